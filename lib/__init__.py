@@ -1,0 +1,1 @@
+"""The rooms of the Tmux Orchestrator; ARCHITECTURE.md has the map."""

@@ -1,0 +1,338 @@
+"""Claude Code: how it is started, what its hooks and files say, and whether it can be used at all.
+
+The only room, with screens.py, that knows Claude Code's flags, settings, hook payloads and transcript.
+Facts are measured with Claude Code 2.1.330 in tmux 3.3a. The rehearsal agent has the same outside shape,
+so that everything below serves both; only its command and its configuration folder differ.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.config import ROOT, Settings
+from lib.errors import Unavailable
+from lib.models import Agent, AgentState, Process, Program
+
+#: `--session-id`, `--settings` with hooks, and the session files that are read here.
+MINIMUM_VERSION = (2, 1, 0)
+
+#: Events whose payloads are read. An event name that the installed version does not know opens a blocking
+#: dialog at its start, so the list holds only what every supported version has.
+HOOK_EVENTS = ("SessionStart", "UserPromptSubmit", "Stop", "StopFailure", "Notification", "SessionEnd")
+
+#: Variables that Claude Code sets for its own children: an agent that is launched from inside another
+#: agent must not inherit that one's identity.
+_IDENTITY = (
+    "CLAUDECODE",
+    "CLAUDE_PID",
+    "CLAUDE_PROJECT_DIR",
+    "CLAUDE_CODE_SESSION_ID",
+    "CLAUDE_CODE_ENTRYPOINT",
+    "CLAUDE_CODE_MESSAGING_SOCKET",
+    "CLAUDE_CODE_MESSAGING_TOKEN",
+    "CLAUDE_CODE_SSE_PORT",
+    "AI_AGENT",
+)
+
+_STATES = {"idle": AgentState.IDLE, "busy": AgentState.WORKING, "waiting": AgentState.ASKING}
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A program that agents can run. `config_dir` is where it keeps sessions and transcripts."""
+
+    program: Program
+    command: tuple[str, ...]
+    version: str
+    config_dir: Path
+
+
+@dataclass(frozen=True)
+class HookReport:
+    """One hook payload: which event, of which conversation, with the texts that matter here."""
+
+    event: str
+    conversation_id: str
+    prompt: str
+    error: str
+    last_message: str
+    source: str
+
+
+# -- can it be used? --
+
+
+def preflight(settings: Settings, program: Program, *, home: Path, project: Path) -> Installation:
+    """Look, before anything is created, whether agents of this program would start without asking a person.
+
+    Raises `Unavailable` with the one thing to do. Reads Claude Code's files and never writes them.
+    """
+    if program is Program.REHEARSAL:
+        return rehearsal(home)
+    executable = shutil.which(settings.claude_command)
+    if executable is None:
+        raise Unavailable(
+            f"Claude Code is not installed: no command {settings.claude_command!r} on PATH",
+            hint="npm install -g @anthropic-ai/claude-code, or try the toolkit with --agent rehearsal",
+        )
+    with ThreadPoolExecutor(2) as pool:  # each takes 0.1 to 0.4 s of Claude Code's own start
+        version = pool.submit(_ask, executable, "--version")
+        login = pool.submit(_ask, executable, "auth", "status", "--json")
+    found = _check_version(version.result())
+    _check_login(login.result())
+    _check_permission_mode(settings.permission_mode)
+    if not settings.trust_project:
+        _check_trust(project)
+    return Installation(Program.CLAUDE, (executable,), found, config_dir())
+
+
+def rehearsal(home: Path) -> Installation:
+    """The rehearsal agent of this checkout; its sessions and transcripts live in the state home."""
+    return Installation(Program.REHEARSAL, (sys.executable, "-m", "lib.rehearsal"), "rehearsal", home / "rehearsal")
+
+
+def config_dir() -> Path:
+    """Claude Code's own folder for sessions and transcripts."""
+    return Path(os.environ.get("CLAUDE_CONFIG_DIR") or "~/.claude").expanduser()
+
+
+def _ask(executable: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            [executable, *arguments],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(f"{executable} cannot be run: {error}", hint=f"{executable} --version") from error
+
+
+def _check_version(answer: subprocess.CompletedProcess[str]) -> str:
+    number = re.match(r"(\d+)\.(\d+)\.(\d+)", answer.stdout)
+    if not number:
+        said = (answer.stdout + answer.stderr).strip().splitlines()
+        raise Unavailable(f"{answer.args[0]} does not tell its version: {said[0] if said else 'it printed nothing'}")
+    if tuple(map(int, number.groups())) < MINIMUM_VERSION:
+        needed = ".".join(map(str, MINIMUM_VERSION))
+        raise Unavailable(f"Claude Code {number[0]} is too old: {needed} or newer is needed", hint="claude update")
+    return number[0]
+
+
+def _check_login(answer: subprocess.CompletedProcess[str]) -> None:
+    try:
+        logged_in = bool(json.loads(answer.stdout)["loggedIn"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise Unavailable(
+            f"Claude Code does not tell whether it is logged in: {answer.stderr.strip() or answer.stdout.strip()}",
+            hint="claude auth status",
+        ) from error
+    if not logged_in:
+        raise Unavailable("Claude Code is not logged in", hint="claude auth login, then launch again")
+
+
+def _check_permission_mode(mode: str) -> None:
+    # IS_SANDBOX must be exactly "1": "yes" and "true" are refused.
+    if mode == "bypassPermissions" and os.geteuid() == 0 and os.environ.get("IS_SANDBOX") != "1":
+        raise Unavailable(
+            "Claude Code refuses permission_mode bypassPermissions for root",
+            hint="launch as another user, set permission_mode: auto, or set IS_SANDBOX=1 on a sandboxed machine",
+        )
+
+
+def _check_trust(project: Path) -> None:
+    """A folder is trusted when it or a folder above it (except /) was accepted; so are its git worktrees."""
+    path = Path(os.environ.get("CLAUDE_CONFIG_DIR") or Path.home()) / ".claude.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")).get("projects", {})
+    except FileNotFoundError:
+        known = {}
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"{path} cannot be read: {error}", hint="claude doctor") from error
+    for folder in (project, *project.parents):
+        if folder != Path("/") and known.get(str(folder), {}).get("hasTrustDialogAccepted"):
+            return
+    raise Unavailable(
+        f"Claude Code has not been told to trust {project}",
+        hint=f"run claude once in {project} and accept, or set trust_project: true in config.yaml",
+    )
+
+
+# -- starting it --
+
+
+def write_launch_files(agent: Agent, *, home: Path, role_text: str) -> Path:
+    """Write the settings and the role text that an agent starts with. Returns their folder."""
+    folder = home / "agents" / str(agent.id)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / "role.md").write_text(role_text, encoding="utf-8")
+    hook = shlex.join(
+        [
+            str(_base_python()),
+            "-I",
+            "-S",
+            str(ROOT / "lib" / "hook.py"),
+            str(home),
+            str(agent.id),
+            str(agent.epoch),
+        ]
+    )
+    entry = [{"hooks": [{"type": "command", "command": hook, "timeout": 10}]}]
+    launch_settings = {
+        # A project may carry disableAllHooks: true; ours has the last word.
+        "disableAllHooks": False,
+        "skipDangerousModePermissionPrompt": True,
+        "hooks": dict.fromkeys(HOOK_EVENTS, entry),
+    }
+    (folder / "settings.json").write_text(json.dumps(launch_settings, indent=1), encoding="utf-8")
+    return folder
+
+
+def _base_python() -> Path:
+    # Not the environment of a door: uv may clean that while agents run, and the hook needs no packages.
+    return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+
+
+def launch_command(
+    installation: Installation,
+    agent: Agent,
+    settings: Settings,
+    *,
+    home: Path,
+    socket: str | None,
+    resume: bool,
+) -> list[str]:
+    """The argument list that becomes the pane's process: env replaces itself by the agent's program."""
+    folder = home / "agents" / str(agent.id)
+    variables = {
+        "TMUX_ORCHESTRATOR_HOME": str(home),
+        "TMUX_ORCHESTRATOR_AGENT": str(agent.id),
+        "TMUX_ORCHESTRATOR_EPOCH": str(agent.epoch),
+        "TMUX_ORCHESTRATOR_ROLE": agent.role,
+        "TMUX_ORCHESTRATOR_SESSION": agent.session,
+        "PATH": _path_with_doors(),
+    }
+    if socket:
+        variables["TMUX_ORCHESTRATOR_SOCKET"] = socket
+    if settings.trust_project:
+        variables["CLAUDE_CODE_SANDBOXED"] = "1"
+    if installation.program is Program.REHEARSAL:
+        variables["CLAUDE_CONFIG_DIR"] = str(installation.config_dir)
+    command = ["env"]
+    for name in (*_IDENTITY, "VIRTUAL_ENV"):
+        command += ["-u", name]
+    command += [f"{name}={value}" for name, value in variables.items()]
+    command += installation.command
+    command += ["--resume" if resume else "--session-id", agent.conversation_id]
+    command += ["--settings", str(folder / "settings.json")]
+    command += ["--append-system-prompt-file", str(folder / "role.md")]
+    command += ["--permission-mode", settings.permission_mode, "--name", agent.target]
+    if settings.model:
+        command += ["--model", settings.model]
+    return command
+
+
+def passed_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables of the launching shell that agents get (setting `pass_environment`)."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in _IDENTITY and any(fnmatch.fnmatchcase(name, pattern) for pattern in settings.pass_environment)
+    }
+
+
+def _path_with_doors() -> str:
+    own = str(Path(sys.prefix) / "bin")  # the environment of a door is not the agents'
+    rest = [part for part in os.environ.get("PATH", os.defpath).split(os.pathsep) if part not in (own, str(ROOT))]
+    return os.pathsep.join([str(ROOT), *rest])
+
+
+# -- what it says --
+
+
+def state(config_dir: Path, conversation_id: str, process: Process) -> AgentState:
+    """What a live agent does, from its own session file; STARTING before it has written one."""
+    session = _session_file(config_dir, process.pid)
+    if session is None or session.get("sessionId") != conversation_id:
+        return AgentState.STARTING
+    if str(session.get("procStart", process.started)) != str(process.started):
+        return AgentState.STARTING
+    return _STATES.get(str(session.get("status")), AgentState.WORKING)
+
+
+def _session_file(config_dir: Path, pid: int) -> dict[str, object] | None:
+    try:
+        content = json.loads((config_dir / "sessions" / f"{pid}.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def hook_report(payload: bytes) -> HookReport | None:
+    """Read one hook payload; None when it is none (cut off, or of a foreign shape)."""
+    try:
+        values = json.loads(payload)
+    except ValueError:
+        return None
+    if not isinstance(values, dict) or not isinstance(values.get("hook_event_name"), str):
+        return None
+
+    def text(name: str) -> str:
+        value = values.get(name)
+        return value if isinstance(value, str) else ""
+
+    return HookReport(
+        event=text("hook_event_name"),
+        conversation_id=text("session_id"),
+        prompt=text("prompt"),
+        error=text("error"),
+        last_message=text("last_assistant_message"),
+        source=text("source"),
+    )
+
+
+def transcript(config_dir: Path, conversation_id: str) -> Path | None:
+    """The transcript of a conversation, or None before its first turn.
+
+    Found by its name: the folder's name is made from the working directory by a rule that has changed
+    between versions.
+    """
+    return next(config_dir.glob(f"projects/*/{conversation_id}.jsonl"), None)
+
+
+def prompts(path: Path) -> Iterator[str]:
+    """What a transcript says was submitted to the agent: typed prompts, and those accepted while it was busy."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:  # the last line may still be in the writing
+                continue
+            if not isinstance(entry, dict):
+                continue
+            if entry.get("type") == "user":
+                yield from _texts(entry.get("message", {}).get("content"))
+            elif entry.get("type") == "queue-operation" and entry.get("operation") == "enqueue":
+                yield from _texts(entry.get("content"))
+
+
+def _texts(content: object) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, list):
+        for block in content:
+            if isinstance(block, dict) and isinstance(block.get("text"), str):
+                yield block["text"]

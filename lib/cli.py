@@ -1,0 +1,182 @@
+"""The common kit of every door: its options, its output, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from lib import config
+from lib.errors import ExitCode, OrchestratorError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass
+class Output:
+    """Where a door prints: the answer to stdout, talk to stderr."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+    def answer(self, text: str, data: object = None) -> None:
+        """Print the answer: `data` as JSON under --json, else `text` when there is any."""
+        if self.json:
+            click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+        elif text:
+            click.echo(text)
+
+    def say(self, sentence: str) -> None:
+        """Tell the person what happens meanwhile; silent under --quiet."""
+        if not self.quiet:
+            click.echo(sentence, err=True)
+
+    def detail(self, sentence: str) -> None:
+        """Tell more, under --verbose only."""
+        if self.verbose and not self.quiet:
+            click.echo(sentence, err=True)
+
+
+pass_output = click.make_pass_decorator(Output, ensure=True)
+
+
+def _remember(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    # The option stands on the group and on each verb, so that it works before and after the verb:
+    # both write to the one Output of the whole command line, and only a given flag writes.
+    if value and option.name:
+        setattr(ctx.find_root().ensure_object(Output), option.name.removesuffix("_"), True)
+
+
+def common_options(function: Function) -> Function:
+    """Add --json, --quiet and --verbose; read them with `@cli.pass_output`."""
+    for flags, name, text in (
+        (("-v", "--verbose"), "verbose", "Say more."),
+        (("-q", "--quiet"), "quiet", "Print the answer only."),
+        (("--json",), "json_", "Print the answer as JSON."),
+    ):
+        add = click.option(*flags, name, is_flag=True, help=text, expose_value=False, callback=_remember)
+        function = add(function)
+    return function
+
+
+class _TextCommand(click.Command):
+    """A command whose arguments may be somebody's text: one with white space in it is never an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Hidden from click's parser by a character that no argument of a process can hold, in its place.
+        hidden = [f"\0{word}" if word.startswith("-") and len(word.split()) > 1 else word for word in args]
+        left = super().parse_args(ctx, hidden)
+        ctx.params = {name: _unhide(value) for name, value in ctx.params.items()}
+        return left
+
+
+def _unhide(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.removeprefix("\0")
+    return tuple(map(_unhide, value)) if isinstance(value, tuple) else value
+
+
+def _settings(examples: str) -> dict[str, Any]:
+    # \b keeps click from re-wrapping the examples: they run as written.
+    lines = "\n".join("  " + line.strip() for line in examples.strip().splitlines())
+    return {
+        "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        "epilog": f"\b\nExamples:\n{lines}" if lines else None,
+    }
+
+
+def command(*, examples: str, text_arguments: bool = False) -> Callable[[Function], click.Command]:
+    """Make a door of one function. `examples` are command lines that run as written.
+
+    With `text_arguments` an argument that holds white space is text, even when it begins with a dash.
+    """
+
+    def decorate(function: Function) -> click.Command:
+        return click.command(cls=_class(text_arguments), **_settings(examples))(common_options(function))
+
+    return decorate
+
+
+def group(*, examples: str) -> Callable[[Function], click.Group]:
+    """Make a door with verbs; add each with `@verb(group, examples=...)`."""
+
+    def decorate(function: Function) -> click.Group:
+        made: click.Group = click.group(**_settings(examples))(common_options(function))
+        return made
+
+    return decorate
+
+
+def verb(
+    parent: click.Group, name: str | None = None, *, examples: str, text_arguments: bool = False
+) -> Callable[[Function], click.Command]:
+    """Add a verb to a group; --json and its like work before and after it. See `command`."""
+
+    def decorate(function: Function) -> click.Command:
+        return parent.command(name, cls=_class(text_arguments), **_settings(examples))(common_options(function))
+
+    return decorate
+
+
+def _class(text_arguments: bool) -> type[click.Command]:
+    return _TextCommand if text_arguments else click.Command
+
+
+def run(door: click.Command) -> NoReturn:
+    """Run a door and leave with the exit code of the house table; the only catch-all of the doors."""
+    output = Output()
+    try:
+        code = door.main(obj=output, standalone_mode=False)
+        # Output that cannot be written is noticed here and not in the interpreter's shutdown.
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else ExitCode.DONE)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
+        sys.exit(ExitCode.USAGE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except OrchestratorError as error:
+        _tell(error.sentence, error.hint)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (head, less) has left: that is no error of ours. Stdout must not be flushed again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.DONE)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        _tell(f"{error.strerror or error}{where}", None)
+        sys.exit(ExitCode.FAILED)
+    except Exception as error:  # noqa: BLE001 - the boundary: whatever is left is a bug of ours, and is kept for the report
+        _tell(f"bug: {type(error).__name__}: {error}", _keep_traceback(output))
+        sys.exit(ExitCode.BUG)
+
+
+def _tell(sentence: str, hint: str | None) -> None:
+    click.echo(f"error: {sentence}", err=True)
+    if hint:
+        click.echo(f"  next: {hint}", err=True)
+
+
+def _keep_traceback(output: Output) -> str:
+    text = traceback.format_exc()
+    if output.verbose:
+        click.echo(text, err=True)
+    try:
+        log = config.state_home() / "logs" / "bugs.log"
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{sys.argv}\n{text}\n")
+    except OSError:
+        return "run it again with --verbose and report what it prints"
+    return f"the traceback is in {log}"

@@ -1,0 +1,241 @@
+"""The daemon: one beat is a list of steps; the loop wakes for the next due time or for a signal, and not in between."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+import select
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lib import agents, checkins, delivery, host, messages, signals, store
+from lib.config import ROOT
+from lib.errors import Busy, NotFound, OrchestratorError, Unavailable
+from lib.models import Agent, AgentState, Process
+from lib.tmux import Tmux
+
+log = logging.getLogger(__name__)
+
+#: With nothing due the daemon still looks around this often: a lost wake-up costs at most this.
+IDLE_SECONDS = 60.0
+#: While messages wait for a busy agent: its turn-end hook wakes the daemon at once, this covers an interrupted turn.
+WAITING_SECONDS = 2.0
+#: After a hook the agent's own state follows within 0.3 s; while messages wait, look again this soon.
+SETTLING_SECONDS = 0.1
+SETTLING_FOR_SECONDS = 1.0
+#: How long one delivery may wait for its acknowledgement; others are delivered meanwhile.
+ACKNOWLEDGED_WITHIN_SECONDS = 5.0
+_DELIVERIES_AT_ONCE = 4
+
+
+@dataclass
+class Beat:
+    """What a step works with, and what the loop learns from it."""
+
+    db: sqlite3.Connection
+    tmux: Tmux
+    home: Path
+    now: int
+    #: Hooks read, messages fired: something may have become possible.
+    activity: bool = False
+    #: Agents with messages that could not be delivered yet.
+    waiting: list[Agent] = field(default_factory=list)
+
+
+def read_signals(beat: Beat) -> None:
+    """Take what agents' hooks have reported."""
+    beat.activity |= bool(signals.ingest(beat.db, beat.home))
+
+
+def fire_check_ins(beat: Beat) -> None:
+    """Turn due check-ins into messages."""
+    fired = checkins.fire_due(beat.db, now=beat.now, is_gone=lambda agent: delivery.state_of(agent) is AgentState.GONE)
+    beat.activity |= bool(fired)
+
+
+def deliver_messages(beat: Beat) -> None:
+    """Deliver what waits, a few agents at a time: one that does not answer must not hold up the others."""
+    waiting = messages.agents_with_pending(beat.db)
+    if not waiting:
+        return
+    with ThreadPoolExecutor(min(_DELIVERIES_AT_ONCE, len(waiting))) as pool:
+        for attempt in [pool.submit(_deliver_to, beat, agent_id) for agent_id in waiting]:
+            attempt.result()
+    beat.waiting = [agents.get(beat.db, agent_id) for agent_id in messages.agents_with_pending(beat.db)]
+
+
+def _deliver_to(beat: Beat, agent_id: int) -> None:
+    db = store.connect(beat.home)
+    try:
+        desk = delivery.Desk(db, beat.tmux, beat.home)
+        delivery.deliver(desk, agents.get(db, agent_id), wait_seconds=ACKNOWLEDGED_WITHIN_SECONDS)
+    finally:
+        db.close()
+
+
+STEPS: tuple[Callable[[Beat], None], ...] = (read_signals, fire_check_ins, deliver_messages)
+
+
+def tick(db: sqlite3.Connection, tmux: Tmux, home: Path, *, now: int) -> Beat:
+    """One beat. A step that fails is an event with its traceback, and the others go on."""
+    beat = Beat(db, tmux, home, now)
+    for step in STEPS:
+        try:
+            step(beat)
+        except Exception as error:
+            log.exception("the step %s failed", step.__name__)
+            _record_failure(db, step.__name__, error, now)
+    return beat
+
+
+def _record_failure(db: sqlite3.Connection, step: str, error: Exception, now: int) -> None:
+    try:
+        with store.writing(db):
+            store.record(db, "daemon.step_failed", now=now, step=step, error=str(error), trace=traceback.format_exc())
+    except (sqlite3.Error, OrchestratorError):
+        log.exception("the failure of %s could not be recorded", step)  # a full disk: the log has it
+
+
+def run(home: Path, tmux: Tmux) -> None:
+    """Hold the lock of this state home and beat until SIGTERM. Raises `Busy` when another daemon runs."""
+    try:
+        with host.lock(_lock_path(home)):
+            _write_who_runs(home)
+            _configure_log(home)
+            _beat_until_stopped(home, tmux)
+    except Busy:
+        raise _already_running(home) from None
+
+
+def _already_running(home: Path) -> Busy:
+    process = running(home)
+    return Busy(
+        f"the scheduler is already running (pid {process.pid})" if process else "the scheduler is just starting"
+    )
+
+
+def _beat_until_stopped(home: Path, tmux: Tmux) -> None:
+    pipe = host.make_wake_pipe(home)
+    stopping = False
+
+    def stop(_signal: int, _frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+        host.wake(home)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    db = store.connect(home)
+    log.info("started, pid %d", os.getpid())
+    settle_until = 0.0
+    while not stopping:
+        beat = tick(db, tmux, home, now=host.now_ms())
+        if beat.activity:
+            settle_until = time.monotonic() + SETTLING_FOR_SECONDS
+        settling = beat.waiting and time.monotonic() < settle_until
+        pause = SETTLING_SECONDS if settling else _seconds_to_next(db, beat, host.now_ms())
+        readable, _, _ = select.select([pipe], [], [], pause)
+        if readable:
+            os.read(pipe, 4096)
+            settle_until = time.monotonic() + SETTLING_FOR_SECONDS
+    db.close()
+    log.info("stopped")
+
+
+def _seconds_to_next(db: sqlite3.Connection, beat: Beat, now: int) -> float:
+    seconds = WAITING_SECONDS if beat.waiting else IDLE_SECONDS
+    due = checkins.next_due(db)
+    return seconds if due is None else min(seconds, max(0.0, (due - now) / 1000))
+
+
+# -- who runs --
+
+
+def _lock_path(home: Path) -> Path:
+    return home / "scheduler.lock"
+
+
+def _write_who_runs(home: Path) -> None:
+    # Beside the lock and not in it: holding the lock is the truth, this only names the holder.
+    process = host.process(os.getpid())
+    assert process
+    path = home / "scheduler.json"
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps({"pid": process.pid, "started": process.started, "since": host.now_ms()}))
+    draft.replace(path)
+
+
+def running(home: Path) -> Process | None:
+    """The daemon of this state home, or None when none runs."""
+    try:
+        with host.lock(_lock_path(home)):
+            return None
+    except Busy:
+        pass
+    try:
+        content = json.loads((home / "scheduler.json").read_text())
+        return Process(content["pid"], content["started"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def start(home: Path, *, wait_seconds: float = 10.0) -> Process:
+    """Have a daemon run: start one, as a process of its own that outlives the terminal, unless one runs.
+
+    Raises `Unavailable` with the end of its log when it does not come up.
+    """
+    if process := running(home):
+        return process
+    (home / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (home / "logs" / "scheduler.out").open("ab") as output:
+        child = subprocess.Popen(
+            [sys.executable, str(ROOT / "scheduler.py"), "--daemon"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd="/",
+        )
+    deadline = time.monotonic() + wait_seconds
+    while time.monotonic() < deadline:
+        # Another launch may have won the race: then our child has left with "already running".
+        if process := running(home):
+            return process
+        if child.poll() is not None and running(home) is None:
+            break
+        time.sleep(0.02)
+    raise Unavailable("the scheduler did not start", hint=f"read {home / 'logs' / 'scheduler.out'}")
+
+
+def stop(home: Path, *, wait_seconds: float = 15.0) -> Process:
+    """End the daemon of this state home after its beat. Raises `NotFound` when none runs."""
+    process = running(home)
+    if process is None or not host.is_alive(process):
+        raise NotFound("the scheduler is not running", hint="scheduler.py --daemon")
+    os.kill(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + wait_seconds
+    while host.is_alive(process):
+        if time.monotonic() > deadline:
+            raise Busy(f"the scheduler (pid {process.pid}) is still ending its beat", hint="scheduler.py --status")
+        time.sleep(0.02)
+    return process
+
+
+def _configure_log(home: Path) -> None:
+    folder = home / "logs"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handler = logging.handlers.RotatingFileHandler(folder / "scheduler.log", maxBytes=1_000_000, backupCount=5)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)

@@ -1,0 +1,54 @@
+"""Events as sentences: what a person reads of what has happened."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from lib import agents, messages
+from lib.errors import NotFound
+from lib.models import Event
+
+
+def sentence(db: sqlite3.Connection, event: Event) -> str | None:
+    """One line about an event, or None for one that is only of use to a program."""
+    role = _role(db, event)
+    data = event.data
+    match event.kind:
+        case "orchestration.starting":
+            return f"the team starts in tmux session {data.get('session')}"
+        case "agent.starting":
+            return f"{role} {'goes on in its conversation' if data.get('resumed') else 'starts'}"
+        case "message.acknowledged" if event.message_id:
+            return _arrived(db, event.message_id, role)
+        case "message.failed":
+            return f"message {event.message_id} to {role} failed: {data.get('reason')}"
+        case "check_in.fired":
+            return f"check-in for {role}"
+        case "report.completion":
+            return f"{role} reports completion: {data.get('summary')} (commit {str(data.get('commit'))[:8]})"
+        case "hook.StopFailure":
+            return f"{role}'s turn failed: {data.get('details')}"
+        case "hook.SessionEnd":
+            return f"{role} has ended"
+        case kind if kind.startswith("orchestration."):
+            outcome = f": {data['outcome']}" if data.get("outcome") else ""
+            return f"the orchestration is {kind.partition('.')[2]}{outcome}"
+    return None
+
+
+def _role(db: sqlite3.Connection, event: Event) -> str:
+    if event.agent_id is None:
+        return "team"
+    try:
+        return agents.get(db, event.agent_id).role
+    except NotFound:
+        return f"agent {event.agent_id}"
+
+
+def _arrived(db: sqlite3.Connection, message_id: int, role: str) -> str:
+    message = messages.get(db, message_id)
+    took = ((message.acknowledged_at or message.queued_at) - message.queued_at) / 1000
+    if message.kind == "briefing":
+        return f"{role} is briefed (acknowledged in {took:.1f} s)"
+    first = next((line for line in message.body.splitlines() if line.strip()), "")
+    return f"{message.sender} -> {role}: {first[:90]}{'...' if len(first) > 90 else ''} ({took:.1f} s)"

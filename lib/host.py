@@ -1,0 +1,96 @@
+"""This machine: the clock, processes that cannot be mistaken, locks that end with their holder, the wake-up pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from lib.errors import Busy
+from lib.models import Process
+
+
+def now_ms() -> int:
+    """Now, in UTC milliseconds. Rooms take the time as an argument; doors and the daemon call this."""
+    return time.time_ns() // 1_000_000
+
+
+def process(pid: int) -> Process | None:
+    """The process that has this pid now, or None."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        return None if Path("/proc/self/stat").exists() else _process_without_proc(pid)
+    # The command stands in brackets and may hold spaces and brackets: what follows the last one is regular.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else Process(pid, int(fields[19]))
+
+
+def _process_without_proc(pid: int) -> Process | None:
+    import psutil  # noqa: PLC0415 - only where there is no /proc (macOS)
+
+    try:
+        return Process(pid, int(psutil.Process(pid).create_time() * 1000))
+    except psutil.NoSuchProcess:
+        return None
+
+
+def is_alive(known: Process | None) -> bool:
+    """Whether exactly this process still runs (a later one with the same pid is another)."""
+    return known is not None and process(known.pid) == known
+
+
+@contextlib.contextmanager
+def lock(path: Path, *, wait_seconds: float = 0.0, sentence: str = "") -> Iterator[None]:
+    """Hold an advisory lock for the block; it ends with the process, whatever happens.
+
+    The file is never truncated or unlinked: holding means that the descriptor is held.
+    Raises `Busy` with `sentence` when somebody else holds it for longer than `wait_seconds`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _acquire(descriptor, wait_seconds, sentence or f"{path.name} is held by another process")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(descriptor: int, wait_seconds: float, sentence: str) -> None:
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise Busy(sentence) from None
+            time.sleep(0.01)
+
+
+def make_wake_pipe(home: Path) -> int:
+    """Open the pipe that wakes the daemon. Returns a descriptor to select on and to drain.
+
+    Opened for reading and writing, so that it never reports end of file between two writers.
+    """
+    path = home / "wake"
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(path, 0o600)
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def wake(home: Path) -> None:
+    """Wake the daemon of this state home, if one listens. Never blocks and never fails."""
+    try:
+        descriptor = os.open(home / "wake", os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENXIO):  # no daemon has ever run, or none listens now
+            return
+        raise
+    with contextlib.suppress(BlockingIOError):  # a full pipe will wake it as well
+        os.write(descriptor, b"!")
+    os.close(descriptor)

@@ -1,0 +1,180 @@
+"""The nouns and their statuses: plain values that every other room speaks in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class OrchestrationStatus(StrEnum):
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    NEEDS_ATTENTION = "needs_attention"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+#: Statuses in which an orchestration owns its tmux session; at most one per project.
+LIVE = (
+    OrchestrationStatus.STARTING,
+    OrchestrationStatus.RUNNING,
+    OrchestrationStatus.PAUSED,
+    OrchestrationStatus.NEEDS_ATTENTION,
+)
+
+
+class MessageStatus(StrEnum):
+    QUEUED = "queued"
+    PASTED = "pasted"
+    SUBMITTED = "submitted"
+    ACKNOWLEDGED = "acknowledged"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+#: Statuses of a message that still has to arrive.
+PENDING = (MessageStatus.QUEUED, MessageStatus.PASTED, MessageStatus.SUBMITTED)
+
+
+class MessageKind(StrEnum):
+    BRIEFING = "briefing"
+    MESSAGE = "message"
+    CHECK_IN = "check_in"
+    REPORT = "report"
+
+
+class CheckInStatus(StrEnum):
+    SCHEDULED = "scheduled"
+    FIRED = "fired"
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+
+
+class AgentState(StrEnum):
+    """What an agent does right now: observed when asked, never stored."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    WORKING = "working"
+    ASKING = "asking"
+    LIMITED = "limited"
+    GONE = "gone"
+
+
+class Program(StrEnum):
+    """Which program an agent runs: the real Claude Code, or the rehearsal of it."""
+
+    CLAUDE = "claude"
+    REHEARSAL = "rehearsal"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that cannot be mistaken for a later one with the same pid.
+
+    `started` is what the kernel says of its start: on Linux field 22 of /proc/PID/stat
+    (clock ticks since boot), elsewhere the start time in milliseconds.
+    """
+
+    pid: int
+    started: int
+
+
+@dataclass(frozen=True)
+class Orchestration:
+    """One team that works one spec in one project."""
+
+    id: str
+    project: Path
+    session: str
+    spec_path: Path
+    spec_title: str
+    spec_text: str
+    status: OrchestrationStatus
+    program: Program
+    config_dir: Path
+    starting_branch: str | None
+    starting_commit: str
+    outcome: str | None
+    created_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True)
+class Agent:
+    """One Claude Code in one window and one worktree, holding one role.
+
+    `epoch` grows whenever the agent's process is started anew; what an older epoch reports is
+    history and is never acted on. `pane_id` and `process` are None until the window exists.
+    """
+
+    id: int
+    orchestration_id: str
+    session: str
+    role: str
+    window: int
+    program: Program
+    config_dir: Path
+    worktree: Path
+    branch: str
+    conversation_id: str
+    epoch: int
+    pane_id: str | None
+    process: Process | None
+    last_hook: str | None
+    last_hook_at: int | None
+
+    @property
+    def target(self) -> str:
+        """How people name this agent: `webapp-impl:developer`."""
+        return f"{self.session}:{self.role}"
+
+
+@dataclass(frozen=True)
+class Message:
+    """Text to one agent. Times are UTC milliseconds; `body` is what the agent gets, without its frame."""
+
+    id: int
+    agent_id: int
+    sender: str
+    kind: MessageKind
+    body: str
+    status: MessageStatus
+    attempts: int
+    reason: str | None
+    queued_at: int
+    pasted_at: int | None
+    submitted_at: int | None
+    acknowledged_at: int | None
+
+
+@dataclass(frozen=True)
+class CheckIn:
+    """A note that becomes a message at `due_at` (UTC milliseconds); recurring when it has an interval."""
+
+    id: int
+    agent_id: int
+    target: str
+    note: str
+    due_at: int
+    interval_minutes: int | None
+    status: CheckInStatus
+    attempts: int
+    reason: str | None
+    fired_at: int | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened. Append-only; the history that every view reads."""
+
+    id: int
+    at: int
+    kind: str
+    orchestration_id: str | None
+    agent_id: int | None
+    message_id: int | None
+    data: dict[str, object]

@@ -1,0 +1,141 @@
+"""The orchestrations table: what should be running, and how each one ended."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from pathlib import Path
+
+from lib import checkins, messages
+from lib.errors import Busy, NotFound
+from lib.models import LIVE, Orchestration, OrchestrationStatus, Program
+from lib.store import record, writing
+
+#: An orchestration in one of these is over.
+ENDED = (OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.STOPPED)
+
+
+def mint_id() -> str:
+    """A new id: six hexadecimal digits, part of branch names, so it must differ between state homes too."""
+    return secrets.token_hex(3)
+
+
+def add(db: sqlite3.Connection, new: Orchestration) -> None:
+    """Record an orchestration; the row is the lock of its project. Call it inside a transaction.
+
+    Raises `Busy` when the project or the session has a live one.
+    """
+    try:
+        db.execute(
+            "INSERT INTO orchestrations (id, project, session, spec_path, spec_title, spec_text, status, program,"
+            " config_dir, starting_branch, starting_commit, created_at, updated_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(new.id, str(new.project), new.session, str(new.spec_path), new.spec_title, new.spec_text),
+                *(new.status, new.program, str(new.config_dir), new.starting_branch, new.starting_commit),
+                *(new.created_at, new.updated_at),
+            ),
+        )
+    except sqlite3.IntegrityError:
+        raise already_running(live_in(db, new.project), new.project) from None
+    record(db, "orchestration.starting", now=new.created_at, orchestration=new.id, session=new.session)
+
+
+def already_running(found: Orchestration | None, project: Path) -> Busy:
+    """The error that tells how to go on with the team that is there."""
+    if found is None:
+        return Busy(f"another launch for {project} has just begun", hint="claude_control.py status")
+    return Busy(
+        f"{project} has a live orchestration in session {found.session}",
+        hint=f"watch it: claude_control.py attach {found.session}; mend it: auto_orchestrate.py --project {project}"
+        f" --resume; end it: claude_control.py stop {found.session}",
+    )
+
+
+def get(db: sqlite3.Connection, orchestration_id: str) -> Orchestration:
+    """An orchestration by its id. Raises `NotFound`."""
+    row = db.execute("SELECT * FROM orchestrations WHERE id = ?", (orchestration_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"no orchestration has the id {orchestration_id}", hint="claude_control.py status")
+    return _orchestration(row)
+
+
+def live_in(db: sqlite3.Connection, project: Path) -> Orchestration | None:
+    """The orchestration that works in a project now, or None."""
+    return next((found for found in live(db) if found.project == project), None)
+
+
+def latest_in(db: sqlite3.Connection, project: Path) -> Orchestration | None:
+    """The newest orchestration of a project, live or ended, or None."""
+    row = db.execute(
+        "SELECT * FROM orchestrations WHERE project = ? ORDER BY created_at DESC LIMIT 1", (str(project),)
+    ).fetchone()
+    return _orchestration(row) if row else None
+
+
+def live(db: sqlite3.Connection) -> list[Orchestration]:
+    """Every orchestration that is not over, oldest first."""
+    marks = ", ".join("?" * len(LIVE))
+    rows = db.execute(f"SELECT * FROM orchestrations WHERE status IN ({marks}) ORDER BY created_at", LIVE)
+    return [_orchestration(row) for row in rows]
+
+
+def recent(db: sqlite3.Connection, *, since: int) -> list[Orchestration]:
+    """The live orchestrations and those that ended after `since` (UTC milliseconds), oldest first."""
+    marks = ", ".join("?" * len(LIVE))
+    rows = db.execute(
+        f"SELECT * FROM orchestrations WHERE status IN ({marks}) OR updated_at > ? ORDER BY created_at",
+        (*LIVE, since),
+    )
+    return [_orchestration(row) for row in rows]
+
+
+def sessions(db: sqlite3.Connection) -> set[str]:
+    """The session names of live orchestrations."""
+    return {found.session for found in live(db)}
+
+
+def set_status(
+    db: sqlite3.Connection,
+    orchestration_id: str,
+    status: OrchestrationStatus,
+    *,
+    now: int,
+    outcome: str | None = None,
+) -> None:
+    """Move an orchestration to a status; one that ends takes its check-ins and undelivered messages with it.
+
+    One that has ended stays as it ended: a team can complete before its launch has returned.
+    """
+    ended = ", ".join("?" * len(ENDED))
+    with writing(db):
+        changed = db.execute(
+            "UPDATE orchestrations SET status = ?, outcome = coalesce(?, outcome), updated_at = ?"
+            f" WHERE id = ? AND status != ? AND status NOT IN ({ended})",
+            (status, outcome, now, orchestration_id, status, *ENDED),
+        ).rowcount
+        if not changed:
+            return
+        if status in ENDED:
+            checkins.cancel_all(db, orchestration_id)
+            messages.cancel_pending(db, orchestration_id, f"the orchestration is {status}")
+        record(db, f"orchestration.{status}", now=now, orchestration=orchestration_id, outcome=outcome)
+
+
+def _orchestration(row: sqlite3.Row) -> Orchestration:
+    return Orchestration(
+        id=row["id"],
+        project=Path(row["project"]),
+        session=row["session"],
+        spec_path=Path(row["spec_path"]),
+        spec_title=row["spec_title"],
+        spec_text=row["spec_text"],
+        status=OrchestrationStatus(row["status"]),
+        program=Program(row["program"]),
+        config_dir=Path(row["config_dir"]),
+        starting_branch=row["starting_branch"],
+        starting_commit=row["starting_commit"],
+        outcome=row["outcome"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

@@ -1,0 +1,117 @@
+"""What scheduler.py does and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from lib import agents, checkins, config, daemon, host, store
+from lib.cli import Output
+from lib.errors import NotFound, Usage
+from lib.models import CheckIn, CheckInStatus
+from lib.status import ago
+from lib.teams import ORCHESTRATOR
+from lib.tmux import Tmux
+
+
+def run_daemon(output: Output, home: Path) -> None:
+    """Beat until SIGTERM or Ctrl-C."""
+    output.say(f"the scheduler runs; its log is {home / 'logs' / 'scheduler.log'}")
+    daemon.run(home, Tmux.from_environment())
+
+
+def run_once(output: Output, home: Path) -> None:
+    """One beat, under the daemon's lock."""
+    with host.lock(home / "scheduler.lock", sentence="the scheduler is running and needs no help"):
+        beat = daemon.tick(store.connect(home), Tmux.from_environment(), home, now=host.now_ms())
+    waiting = [agent.target for agent in beat.waiting]
+    output.answer(f"one beat; messages wait for: {', '.join(waiting) or 'nobody'}", {"waiting": waiting})
+
+
+def show_status(output: Output, home: Path) -> None:
+    """Whether the daemon runs, and what comes next."""
+    db = store.connect(home)
+    process = daemon.running(home)
+    due, now = checkins.next_due(db), host.now_ms()
+    come = f"the next check-in is due in {ago(due - now)}" if due is not None else "no check-in is scheduled"
+    text = f"running (pid {process.pid}); {come}" if process else f"not running; {come}"
+    output.answer(text, {"running": process is not None, "pid": process.pid if process else None, "next_due_at": due})
+
+
+def stop_daemon(output: Output, home: Path) -> None:
+    """End the daemon."""
+    process = daemon.stop(home)
+    output.answer(f"stopped (it was pid {process.pid})", {"stopped": process.pid})
+
+
+def show_list(output: Output, home: Path) -> None:
+    """The check-ins to come, and those that died."""
+    found = checkins.scheduled(store.connect(home))
+    lines = [_line(check_in) for check_in in found]
+    output.answer("\n".join(lines) or "no check-in is scheduled", [vars(check_in) for check_in in found])
+
+
+def _line(check_in: CheckIn) -> str:
+    if check_in.status is CheckInStatus.DEAD:
+        when = f"dead: {check_in.reason}"
+    else:
+        when = datetime.fromtimestamp(check_in.due_at / 1000).strftime("%Y-%m-%d %H:%M")
+        when += f" every {check_in.interval_minutes} min" if check_in.interval_minutes else ""
+    return f"{check_in.id:>5}  {when:30}  {check_in.target:35}  {check_in.note.splitlines()[0]}"
+
+
+def add(output: Output, home: Path, words: Sequence[str], *, recurring: bool) -> None:
+    """SESSION ROLE WINDOW MINUTES NOTE: the role is the address; the window only helps when there is no role."""
+    if len(words) != 5:
+        raise Usage("--add takes SESSION ROLE WINDOW MINUTES NOTE")
+    session, role, window, minutes, note = words
+    db, tmux = store.connect(home), Tmux.from_environment()
+    try:
+        agent = agents.resolve(db, tmux, f"{session}:{role}")
+    except NotFound:
+        if not window.isdigit() or role:
+            raise
+        agent = agents.resolve(db, tmux, f"{session}:{window}")
+    _schedule(output, home, agent.id, note, minutes, recurring)
+
+
+def add_note(output: Output, home: Path, words: Sequence[str], *, recurring: bool) -> None:
+    """MINUTES NOTE [TARGET]: without a target an agent reminds itself, and a person the orchestrator."""
+    if not 2 <= len(words) <= 3:
+        raise Usage(
+            "it takes MINUTES NOTE [TARGET]",
+            hint='schedule_with_note.sh 30 "Review the auth work" webapp-impl:0',
+        )
+    minutes, note, *target = words
+    db, tmux = store.connect(home), Tmux.from_environment()
+    sender = agents.myself(db, tmux)
+    if target:
+        agent = agents.resolve(db, tmux, target[0], sender=sender)
+    elif sender:
+        agent = sender
+    else:
+        team = agents.of_orchestration(db, agents.team_of(db, None, None))
+        agent = next((mate for mate in team if mate.role == ORCHESTRATOR), team[0])
+    _schedule(output, home, agent.id, note, minutes, recurring)
+
+
+def _schedule(output: Output, home: Path, agent_id: int, note: str, minutes: str, recurring: bool) -> None:
+    if not minutes.isdigit():
+        raise Usage(f"MINUTES must be a whole number, not {minutes!r}")
+    db = store.connect(home)
+    made = checkins.add(db, agent_id, note, minutes=int(minutes), now=host.now_ms(), recurring=recurring)
+    how = f"every {minutes} minutes" if recurring else f"in {minutes} minutes"
+    output.answer(f"check-in {made.id} for {made.target} {how}", vars(made))
+    if daemon.running(home):
+        host.wake(home)
+    elif config.load().auto_start:
+        output.say(f"started the scheduler (pid {daemon.start(home).pid})")
+    else:
+        output.say("the scheduler is not running: start it with scheduler.py --daemon")
+
+
+def remove(output: Output, home: Path, check_in_id: int) -> None:
+    """Cancel a check-in."""
+    gone = checkins.remove(store.connect(home), check_in_id, now=host.now_ms())
+    output.answer(f"removed check-in {gone.id} for {gone.target}", vars(gone))

@@ -1,0 +1,86 @@
+"""What agents' hooks have left in the spool becomes acknowledgements and events."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+from lib import agents, claude, host, messages
+from lib.errors import Busy, NotFound
+from lib.store import record, writing
+
+#: Hooks that are kept in the history; UserPromptSubmit is kept as the message that it acknowledges.
+_IN_HISTORY = ("SessionStart", "Stop", "StopFailure", "Notification", "SessionEnd")
+
+
+def ingest(db: sqlite3.Connection, home: Path) -> int:
+    """Read what the spool holds, oldest first. Returns how many payloads were taken.
+
+    Whoever waits for an acknowledgement calls this, and so does the daemon: one at a time, and the others go on
+    without waiting, since the result is in the store for all. A payload is removed after its effect is committed;
+    a crash between the two repeats an effect that changes nothing the second time.
+    """
+    spool = home / "spool"
+    try:
+        names = sorted(name for name in os.listdir(spool) if name.endswith(".json"))  # noqa: PTH208 - every 10 ms
+    except FileNotFoundError:
+        return 0
+    if not names:
+        return 0
+    try:
+        with host.lock(home / "locks" / "spool.lock"):
+            for name in names:
+                _take(db, spool / name)
+    except Busy:
+        return 0
+    return len(names)
+
+
+def _take(db: sqlite3.Connection, path: Path) -> None:
+    try:
+        payload = path.read_bytes()
+    except FileNotFoundError:  # taken by another process since the listing
+        return
+    nanoseconds, _, agent_id, epoch = path.stem.split("-")
+    _apply(db, int(agent_id), int(epoch), int(nanoseconds) // 1_000_000, payload)
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+
+
+def _apply(db: sqlite3.Connection, agent_id: int, epoch: int, at: int, payload: bytes) -> None:
+    try:
+        agent = agents.get(db, agent_id)
+    except NotFound:  # a hook of an agent that another state home knows
+        return
+    report = claude.hook_report(payload)
+    if report is None:
+        with writing(db):
+            record(
+                db,
+                "hook.unreadable",
+                now=at,
+                orchestration=agent.orchestration_id,
+                agent=agent.id,
+                size=len(payload),
+            )
+        return
+    if epoch != agent.epoch:
+        return
+    with writing(db):
+        agents.note_hook(db, agent.id, event=report.event, at=at)
+        if report.event == "SessionStart" and report.conversation_id != agent.conversation_id:
+            agents.follow_conversation(db, agent.id, report.conversation_id)
+        if report.event == "UserPromptSubmit":
+            messages.acknowledge(db, agent, report.prompt, proof="hook", now=at)
+        if report.event in _IN_HISTORY:
+            details = {"source": report.source, "error": report.error, "said": report.last_message[:2000]}
+            record(
+                db,
+                f"hook.{report.event}",
+                now=at,
+                orchestration=agent.orchestration_id,
+                agent=agent.id,
+                details={name: value for name, value in details.items() if value},
+            )

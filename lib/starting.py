@@ -1,0 +1,184 @@
+"""What auto_orchestrate.py does and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib import config, daemon, host, launch, orchestrations, progress, status, store, worktrees
+from lib.cli import Output
+from lib.errors import NotFound, Usage
+from lib.models import Orchestration, Program
+from lib.tmux import Tmux
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of auto_orchestrate.py."""
+
+    project: str | None = None
+    specs: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    team_type: str | None = None
+    plan: str | None = None
+    size: str | None = None
+    agent: str | None = None
+    resume: bool = False
+    status_only: bool = False
+    dry_run: bool = False
+    demo: bool = False
+
+    @classmethod
+    def of(cls, options: Mapping[str, object]) -> Request:
+        return cls(**options)  # type: ignore[arg-type]  # click has checked the types
+
+
+def orchestrate(output: Output, home: Path, cwd: Path, request: Request) -> None:
+    """Launch, resume, show or rehearse. Raises `Usage` when the options contradict each other."""
+    if request.demo:
+        from lib import demo  # noqa: PLC0415 - its own journey
+
+        demo.run(output, home)
+    elif request.resume or request.status_only:
+        _resume(output, home, cwd, request)
+    else:
+        _launch(output, home, cwd, request)
+
+
+def _launch(output: Output, home: Path, cwd: Path, request: Request) -> None:
+    if not request.specs:
+        raise Usage("name a spec with --spec", hint="try it without one: auto_orchestrate.py --demo")
+    if len(request.specs) > 1:
+        raise Usage("one --spec at a time: a launch works one spec")
+    spec_path = (cwd / Path(request.specs[0]).expanduser()).absolute()
+    if not spec_path.exists():
+        raise NotFound(f"no spec at {spec_path}")
+    project = _project(cwd, request.project) if request.project else worktrees.project_root(spec_path)
+    settings = config.load()
+    program = Program(request.agent) if request.agent else settings.agent
+    tmux = Tmux.from_environment()
+    tmux.check()
+    stage = launch.Stage(home, tmux, settings)
+    db = store.connect(home)
+    decided = launch.plan(
+        db,
+        stage,
+        project=project,
+        spec_path=spec_path,
+        program=program,
+        now=host.now_ms(),
+        roles=request.roles,
+        team_type=request.team_type,
+        size=request.size,
+        team_plan=request.plan,
+    )
+    if request.dry_run:
+        output.answer(_plan_text(decided), _plan_data(decided))
+        return
+    start_team(output, stage, decided)
+    found = orchestrations.get(db, decided.orchestration.id)
+    output.answer(_how_to_go_on(found), status.as_data([status.of(db, found)])[0])
+
+
+def start_team(output: Output, stage: launch.Stage, decided: launch.Plan) -> None:
+    """Launch a decided plan with the scheduler at its side, showing how it goes."""
+    db = store.connect(stage.home)
+    if decided.orchestration.program is Program.REHEARSAL:
+        output.say("rehearsal: these agents are stand-ins; no model is asked and nothing is spent")
+    output.say(f"team: {', '.join(decided.team.roles)} ({decided.team.reason})")
+    with progress.shown(output, decided.team.roles) as report:
+        launch.launch(db, stage, decided, progress=report)
+    _ensure_daemon(output, stage)
+
+
+def _ensure_daemon(output: Output, stage: launch.Stage) -> None:
+    if daemon.running(stage.home):
+        host.wake(stage.home)
+    elif stage.settings.auto_start:
+        daemon.start(stage.home)
+    else:
+        output.say("the scheduler is not running, and auto_start is off: start it with scheduler.py --daemon")
+
+
+def _resume(output: Output, home: Path, cwd: Path, request: Request) -> None:
+    if request.specs:
+        raise Usage("--resume goes on with the recorded spec; leave --spec out")
+    project = _project(cwd, request.project) if request.project else worktrees.project_root(cwd)
+    if request.status_only:
+        _show(output, home, project)
+        return
+    tmux = Tmux.from_environment()
+    tmux.check()
+    stage = launch.Stage(home, tmux, config.load())
+    db = store.connect(home)
+    with progress.shown(output, _roles(stage, project)) as report:
+        found = launch.resume(db, stage, project, progress=report)
+    _ensure_daemon(output, stage)
+    output.answer(_how_to_go_on(found), status.as_data([status.of(db, found)])[0])
+
+
+def _roles(stage: launch.Stage, project: Path) -> list[str]:
+    db = store.connect(stage.home)
+    found = orchestrations.live_in(db, project)
+    return [agent.role for agent in status.of(db, found).agents] if found else []
+
+
+def _show(output: Output, home: Path, project: Path) -> None:
+    if not (home / "orchestrator.db").exists():
+        raise NotFound(f"{project} has no orchestration", hint="auto_orchestrate.py --spec SPEC")
+    db = store.connect(home, read_only=True)
+    found = orchestrations.live_in(db, project) or orchestrations.latest_in(db, project)
+    if found is None:
+        raise NotFound(f"{project} has no orchestration", hint="auto_orchestrate.py --spec SPEC")
+    one = status.of(db, found)
+    output.answer(status.as_text([one], now=host.now_ms()), status.as_data([one])[0])
+
+
+def _project(cwd: Path, named: str) -> Path:
+    """The repository that --project names: a path, or a folder of PROJECTS_DIR."""
+    path = cwd / Path(named).expanduser()
+    projects = config.projects_dir()
+    if not path.exists() and "/" not in named and projects and (projects / named).exists():
+        path = projects / named
+    return worktrees.project_root(path)
+
+
+def _how_to_go_on(found: Orchestration) -> str:
+    return "\n".join(
+        (
+            f"{found.session} is {found.status}: {found.spec_title}",
+            f"  look:    claude_control.py attach {found.session}",
+            "  watch:   claude_control.py status",
+            f'  talk:    send-claude-message.sh {found.session}:orchestrator "..."',
+            f"  resume:  auto_orchestrate.py --project {found.project} --resume",
+            f"  stop:    claude_control.py stop {found.session}",
+        )
+    )
+
+
+def _plan_text(decided: launch.Plan) -> str:
+    found = decided.orchestration
+    lines = [
+        f"would start {found.session}: {found.spec_title}",
+        f"  project  {found.project} at {found.starting_branch or 'a detached HEAD'} ({found.starting_commit[:12]})",
+        f"  agents   {found.program}",
+        f"  team     {decided.team.reason}",
+    ]
+    lines += [f"    {new.window:>2} {new.role:20} {new.worktree}  {new.branch}" for new in decided.agents]
+    return "\n".join([*lines, "nothing was changed"])
+
+
+def _plan_data(decided: launch.Plan) -> dict[str, object]:
+    found = decided.orchestration
+    return {
+        "session": found.session,
+        "project": str(found.project),
+        "spec": str(found.spec_path),
+        "title": found.spec_title,
+        "program": found.program,
+        "starting_branch": found.starting_branch,
+        "starting_commit": found.starting_commit,
+        "reason": decided.team.reason,
+        "agents": [vars(new) for new in decided.agents],
+    }

@@ -1,0 +1,134 @@
+"""One snapshot of everything, for every view: from the store and one look at tmux."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import asdict, dataclass
+
+from lib import agents, delivery, messages, orchestrations, reports
+from lib.models import AgentState, Orchestration, Program
+
+#: How long an orchestration that has ended is still shown.
+SHOWN_AFTER_END_MS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True)
+class AgentStatus:
+    """One agent now. `waiting` counts the messages that have not arrived; `seen_at` is its last hook (UTC ms)."""
+
+    target: str
+    role: str
+    window: int
+    state: AgentState
+    waiting: int
+    reported: bool
+    seen_at: int | None
+    worktree: str
+    branch: str
+    pane_id: str | None
+    pid: int | None
+    epoch: int
+
+
+@dataclass(frozen=True)
+class OrchestrationStatus:
+    """One orchestration now."""
+
+    id: str
+    session: str
+    project: str
+    spec: str
+    title: str
+    program: str
+    status: str
+    outcome: str | None
+    starting_branch: str | None
+    created_at: int
+    updated_at: int
+    agents: tuple[AgentStatus, ...]
+
+
+def snapshot(db: sqlite3.Connection, *, now: int, session: str | None = None) -> list[OrchestrationStatus]:
+    """The live orchestrations, and those that ended within a day; of one session when named."""
+    found = orchestrations.recent(db, since=now - SHOWN_AFTER_END_MS)
+    return [_orchestration(db, one) for one in found if session is None or one.session == session]
+
+
+def of(db: sqlite3.Connection, found: Orchestration) -> OrchestrationStatus:
+    """The snapshot of one orchestration."""
+    return _orchestration(db, found)
+
+
+def as_data(snapshots: list[OrchestrationStatus]) -> list[dict[str, object]]:
+    """The same for --json."""
+    return [asdict(one) for one in snapshots]
+
+
+def as_text(snapshots: list[OrchestrationStatus], *, now: int) -> str:
+    """The same as plain lines that fit a terminal of 100 columns."""
+    if not snapshots:
+        return "no team is running: auto_orchestrate.py --spec SPEC, or --demo"
+    return "\n\n".join(_team_text(one, now) for one in snapshots)
+
+
+def _team_text(one: OrchestrationStatus, now: int) -> str:
+    label = "  (rehearsal)" if one.program == Program.REHEARSAL else ""
+    lines = [f"{one.session}: {one.status}{label}  {one.title}", f"  project {one.project}"]
+    if one.outcome:
+        lines.append(f"  outcome {one.outcome}")
+    for agent in one.agents:
+        notes = [f"{agent.waiting} waiting"] if agent.waiting else []
+        notes += ["reported done"] if agent.reported else []
+        seen = f"heard from {ago(now - agent.seen_at)} ago" if agent.seen_at else "not heard from yet"
+        lines.append(f"  {agent.window:>2} {agent.role:20} {agent.state:9} {', '.join([seen, *notes])}")
+    return "\n".join(lines)
+
+
+def ago(milliseconds: int) -> str:
+    """A duration in the two units that matter: `42 s`, `7 min`, `3 h 5 min`, `2 d 4 h`."""
+    seconds = max(0, milliseconds) // 1000
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes = seconds // 60
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def _orchestration(db: sqlite3.Connection, found: Orchestration) -> OrchestrationStatus:
+    reported = reports.reported_roles(db, found.id)
+    team = []
+    for agent in agents.of_orchestration(db, found.id):
+        team.append(
+            AgentStatus(
+                target=agent.target,
+                role=agent.role,
+                window=agent.window,
+                state=delivery.state_of(agent),
+                waiting=messages.count_pending(db, agent.id),
+                reported=agent.role in reported,
+                seen_at=agent.last_hook_at,
+                worktree=str(agent.worktree),
+                branch=agent.branch,
+                pane_id=agent.pane_id,
+                pid=agent.process.pid if agent.process else None,
+                epoch=agent.epoch,
+            )
+        )
+    return OrchestrationStatus(
+        id=found.id,
+        session=found.session,
+        project=str(found.project),
+        spec=str(found.spec_path),
+        title=found.spec_title,
+        program=found.program,
+        status=found.status,
+        outcome=found.outcome,
+        starting_branch=found.starting_branch,
+        created_at=found.created_at,
+        updated_at=found.updated_at,
+        agents=tuple(team),
+    )

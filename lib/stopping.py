@@ -1,0 +1,66 @@
+"""Stopping a team: its processes end, its work stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+from dataclasses import dataclass
+
+from lib import agents, host, orchestrations, worktrees
+from lib.errors import OrchestratorError
+from lib.models import LIVE, Orchestration, OrchestrationStatus, Process
+from lib.tmux import Tmux
+
+_LEAVES_WITHIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What a stopped agent leaves: its worktree, and how many commits the starting point does not have."""
+
+    role: str
+    worktree: str
+    branch: str
+    unmerged: int
+    dirty: bool
+
+
+def stop(
+    db: sqlite3.Connection, tmux: Tmux, orchestration_id: str, *, now: int
+) -> tuple[Orchestration, list[Leftover]]:
+    """End a team's agents and its session. Worktrees and branches stay, and are named.
+
+    Only the session that bears the orchestration's mark and the processes that were recorded are ended.
+    """
+    found = orchestrations.get(db, orchestration_id)
+    if found.status in LIVE:
+        orchestrations.set_status(db, found.id, OrchestrationStatus.STOPPED, now=now)
+    team = agents.of_orchestration(db, found.id)
+    if tmux.orchestration_of(found.session) == found.id:
+        tmux.kill_session(found.session)
+    _end([agent.process for agent in team if agent.process])
+    leftovers = []
+    for agent in team:
+        if not agent.worktree.exists():
+            continue
+        work = worktrees.work_since(agent.worktree, found.starting_commit, agent.branch)
+        into = found.starting_branch or found.starting_commit
+        unmerged = worktrees.unmerged_commits(found.project, agent.branch, into)
+        leftovers.append(Leftover(agent.role, str(agent.worktree), agent.branch, unmerged, work.dirty))
+    return orchestrations.get(db, found.id), leftovers
+
+
+def _end(processes: list[Process]) -> None:
+    """Wait until processes have followed their terminal; ask, then force those that have not."""
+    for how in (None, signal.SIGTERM, signal.SIGKILL):
+        alive = [process for process in processes if host.is_alive(process)]
+        for process in alive:
+            if how is not None:
+                os.kill(process.pid, how)
+        deadline = time.monotonic() + _LEAVES_WITHIN_SECONDS
+        while any(host.is_alive(process) for process in alive) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    if left := [process.pid for process in processes if host.is_alive(process)]:
+        raise OrchestratorError(f"processes {left} have not ended", hint=f"kill -9 {' '.join(map(str, left))}")

@@ -1,0 +1,230 @@
+"""The one durable store: an SQLite database in the state home, its schema, and the history of events."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from lib.errors import OrchestratorError, Unavailable
+from lib.models import Event
+
+_FIRST = """
+CREATE TABLE orchestrations (
+    id TEXT PRIMARY KEY,
+    project TEXT NOT NULL,
+    session TEXT NOT NULL,
+    spec_path TEXT NOT NULL,
+    spec_title TEXT NOT NULL,
+    spec_text TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN
+        ('starting', 'running', 'paused', 'needs_attention', 'completed', 'failed', 'stopped')),
+    program TEXT NOT NULL CHECK (program IN ('claude', 'rehearsal')),
+    config_dir TEXT NOT NULL,
+    starting_branch TEXT,
+    starting_commit TEXT NOT NULL,
+    outcome TEXT,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX one_live_session ON orchestrations (session)
+    WHERE status IN ('starting', 'running', 'paused', 'needs_attention');
+CREATE UNIQUE INDEX one_live_per_project ON orchestrations (project)
+    WHERE status IN ('starting', 'running', 'paused', 'needs_attention');
+
+CREATE TABLE agents (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    orchestration_id TEXT NOT NULL REFERENCES orchestrations (id),
+    role TEXT NOT NULL,
+    window INTEGER NOT NULL,
+    worktree TEXT NOT NULL,
+    branch TEXT NOT NULL UNIQUE,
+    conversation_id TEXT NOT NULL UNIQUE,
+    epoch INTEGER NOT NULL DEFAULT 0,
+    pane_id TEXT,
+    pid INTEGER,
+    started INTEGER,
+    last_hook TEXT,
+    last_hook_at INTEGER,
+    UNIQUE (orchestration_id, role),
+    UNIQUE (orchestration_id, window)
+) STRICT;
+
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    agent_id INTEGER NOT NULL REFERENCES agents (id),
+    sender TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('briefing', 'message', 'check_in', 'report')),
+    body TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN
+        ('queued', 'pasted', 'submitted', 'acknowledged', 'failed', 'cancelled')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    reason TEXT,
+    queued_at INTEGER NOT NULL,
+    pasted_at INTEGER,
+    submitted_at INTEGER,
+    acknowledged_at INTEGER
+) STRICT;
+CREATE INDEX pending_messages ON messages (agent_id, id)
+    WHERE status IN ('queued', 'pasted', 'submitted');
+CREATE UNIQUE INDEX one_briefing ON messages (agent_id) WHERE kind = 'briefing';
+
+CREATE TABLE check_ins (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    agent_id INTEGER NOT NULL REFERENCES agents (id),
+    note TEXT NOT NULL,
+    due_at INTEGER NOT NULL,
+    interval_minutes INTEGER CHECK (interval_minutes > 0),
+    status TEXT NOT NULL CHECK (status IN ('scheduled', 'fired', 'cancelled', 'dead')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    reason TEXT,
+    fired_at INTEGER
+) STRICT;
+CREATE INDEX due_check_ins ON check_ins (due_at) WHERE status = 'scheduled';
+CREATE UNIQUE INDEX one_recurring_check_in ON check_ins (agent_id)
+    WHERE status = 'scheduled' AND interval_minutes IS NOT NULL;
+
+CREATE TABLE reports (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    agent_id INTEGER NOT NULL REFERENCES agents (id),
+    summary TEXT NOT NULL,
+    branch TEXT NOT NULL,
+    head TEXT NOT NULL,
+    commits INTEGER NOT NULL,
+    files TEXT NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    orchestration_id TEXT,
+    agent_id INTEGER,
+    message_id INTEGER,
+    data TEXT NOT NULL
+) STRICT;
+CREATE INDEX events_of_orchestration ON events (orchestration_id, id);
+"""
+
+#: Migration number N brings the database from user_version N-1 to N; a released one is never edited.
+MIGRATIONS = (_FIRST,)
+
+
+def connect(home: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open the store of a state home, creating or migrating it. Raises `Unavailable` when it cannot be used.
+
+    WAL, and synchronous=FULL: a power cut loses no committed message. That costs 0.3 ms a write on the
+    machine of docs/decisions/store.md, and no part of this system writes a thousand times a second.
+    """
+    path = home / "orchestrator.db"
+    try:
+        if not read_only:
+            home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        name = f"{path.as_uri()}?mode=ro" if read_only else str(path)
+        # isolation_level None: transactions are the explicit ones of writing().
+        db = sqlite3.connect(name, uri=read_only, isolation_level=None, timeout=10.0, check_same_thread=False)
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA synchronous = FULL")
+        if _version(db) < len(MIGRATIONS) and not read_only:
+            _migrate(db, path)
+    except (sqlite3.Error, OSError) as error:
+        raise Unavailable(
+            f"the store {path} cannot be used: {error}", hint=f"check the permissions and the disk of {home}"
+        ) from error
+    if _version(db) > len(MIGRATIONS):
+        raise Unavailable(
+            f"the store {path} was written by a newer version of this toolkit", hint="update the checkout"
+        )
+    return db
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    path.chmod(0o600)
+    db.execute("PRAGMA journal_mode = WAL")
+    with writing(db):
+        # Read again inside the transaction: another process may have migrated meanwhile.
+        for number in range(_version(db), len(MIGRATIONS)):
+            for statement in MIGRATIONS[number].split(";\n"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {number + 1}")
+
+
+@contextlib.contextmanager
+def writing(db: sqlite3.Connection) -> Iterator[None]:
+    """One short write transaction. Nested blocks join the outer one. Raises `Unavailable` when the disk is full."""
+    if db.in_transaction:
+        yield
+        return
+    try:
+        db.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        raise Unavailable(f"the store cannot be written: {error}", hint="check the disk, then try again") from error
+    try:
+        yield
+        db.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        _roll_back(db)
+        raise Unavailable(f"the store cannot be written: {error}", hint="check the disk, then try again") from error
+    except BaseException:
+        _roll_back(db)
+        raise
+
+
+def _roll_back(db: sqlite3.Connection) -> None:
+    if db.in_transaction:  # a full disk may have rolled back already
+        db.execute("ROLLBACK")
+
+
+def record(
+    db: sqlite3.Connection,
+    event: str,
+    /,
+    *,
+    now: int,
+    orchestration: str | None = None,
+    agent: int | None = None,
+    message: int | None = None,
+    **data: object,
+) -> None:
+    """Append an event; call it inside the transaction of the change that it tells of."""
+    db.execute(
+        "INSERT INTO events (at, kind, orchestration_id, agent_id, message_id, data) VALUES (?, ?, ?, ?, ?, ?)",
+        (now, event, orchestration, agent, message, json.dumps(data, ensure_ascii=False, default=str)),
+    )
+
+
+def events(
+    db: sqlite3.Connection, *, orchestration: str | None = None, after: int = 0, limit: int = 1000
+) -> list[Event]:
+    """Events in order of their ids, after an id, of one orchestration or of all."""
+    rows = db.execute(
+        "SELECT * FROM events WHERE id > ? AND (? IS NULL OR orchestration_id = ?) ORDER BY id LIMIT ?",
+        (after, orchestration, orchestration, limit),
+    )
+    return [
+        Event(
+            id=row["id"],
+            at=row["at"],
+            kind=row["kind"],
+            orchestration_id=row["orchestration_id"],
+            agent_id=row["agent_id"],
+            message_id=row["message_id"],
+            data=json.loads(row["data"]),
+        )
+        for row in rows
+    ]
+
+
+def only(row: sqlite3.Row | None, sentence: str) -> sqlite3.Row:
+    """A row that must be there: its absence is a bug and not an answer."""
+    if row is None:
+        raise OrchestratorError(sentence)
+    return row

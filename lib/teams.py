@@ -1,0 +1,92 @@
+"""Which roles work on a spec: rules, in the order --roles, --team-type, --size, --plan."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lib.errors import Usage
+
+ORCHESTRATOR = "orchestrator"
+
+#: The first windows of every team that has these roles (ARCHITECTURE.md, "Names").
+WINDOW_ORDER = (ORCHESTRATOR, "developer", "tester", "testrunner", "project_manager")
+
+#: How many agents a size means, and how many a Claude plan carries.
+SIZES = {"small": 3, "medium": 5, "large": 8}
+PLANS = {"pro": 3, "max5": 5, "max20": 8, "console": 10}
+
+DEFAULT_TYPE = "code_project"
+DEFAULT_SIZE = "medium"
+
+
+@dataclass(frozen=True)
+class TeamType:
+    """A kind of project: its roles, most needed first, and the words in a spec that speak for it."""
+
+    name: str
+    summary: str
+    roles: tuple[str, ...]
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Team:
+    """The roles chosen, in window order, and why."""
+
+    roles: tuple[str, ...]
+    reason: str
+
+
+def choose(
+    spec_text: str,
+    *,
+    known_roles: Sequence[str],
+    types: Mapping[str, TeamType],
+    roles: Sequence[str] = (),
+    team_type: str | None = None,
+    size: str | None = None,
+    plan: str | None = None,
+) -> Team:
+    """The team for a spec. The same values always give the same team. Raises `Usage` listing what is valid."""
+    if roles:
+        return Team(_in_window_order(_named(roles, known_roles)), "named by --roles")
+    if team_type and team_type not in types:
+        raise Usage(f"unknown team type {team_type!r}", hint=f"valid types: {', '.join(types)}")
+    kind = types[team_type] if team_type else detect(spec_text, types)
+    most = min(SIZES[size or DEFAULT_SIZE], PLANS[plan] if plan else SIZES["large"])
+    said = [f"{kind.name}{'' if team_type else ' by the words of the spec'}", f"{size or DEFAULT_SIZE} size"]
+    if plan:
+        said.append(f"plan {plan}")
+    return Team(_in_window_order(kind.roles[:most]), ", ".join(said))
+
+
+def detect(spec_text: str, types: Mapping[str, TeamType]) -> TeamType:
+    """The type whose words the spec uses most; a tie, or no word at all, is the default type."""
+    scores = {name: _score(spec_text, kind.words) for name, kind in types.items()}
+    best = max(scores.values())
+    winners = [name for name, score in scores.items() if score == best]
+    return types[winners[0]] if best and len(winners) == 1 else types[DEFAULT_TYPE]
+
+
+def _score(text: str, words: Sequence[str]) -> int:
+    return sum(1 for word in words if re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE))
+
+
+def _named(roles: Sequence[str], known_roles: Sequence[str]) -> tuple[str, ...]:
+    # Comma lists and repetition both work; a role that is named twice is one role.
+    wanted = [role.strip() for entry in roles for role in entry.split(",") if role.strip()]
+    unknown = [role for role in wanted if role not in known_roles]
+    if unknown or not wanted:
+        raise Usage(
+            f"unknown role {', '.join(unknown) or '(none given)'}",
+            hint=f"valid roles: {', '.join(known_roles)}",
+        )
+    # Somebody has to take the reports and close the work.
+    return tuple(dict.fromkeys([ORCHESTRATOR, *wanted]))
+
+
+def _in_window_order(roles: Sequence[str]) -> tuple[str, ...]:
+    first = [role for role in WINDOW_ORDER if role in roles]
+    return tuple(dict.fromkeys([*first, *roles]))

@@ -1,0 +1,60 @@
+"""The folder templates/: roles, team types, and every sentence that is said to agents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.config import ROOT
+from lib.teams import TeamType
+
+FOLDER = ROOT / "templates"
+
+
+@dataclass(frozen=True)
+class Role:
+    """A job description: front matter and the text that becomes part of the agent's system prompt."""
+
+    name: str
+    summary: str
+    check_in_minutes: int
+    text: str
+
+
+def roles() -> dict[str, Role]:
+    """Every role, by name."""
+    return {path.stem: _role(path) for path in sorted((FOLDER / "roles").glob("*.md"))}
+
+
+def team_types() -> dict[str, TeamType]:
+    """Every team type, by name."""
+    return {path.stem: _team_type(path) for path in sorted((FOLDER / "team_types").glob("*.yaml"))}
+
+
+def render(name: str, **values: object) -> str:
+    """A text of templates/messages with its values filled in. A value that is missing is an error."""
+    import jinja2  # noqa: PLC0415 - 60 ms that a door which says nothing to agents need not pay
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER / "messages"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # the texts are for terminals and models; values are data and are not rendered again
+    )
+    return environment.get_template(name).render(**values)
+
+
+def _role(path: Path) -> Role:
+    import yaml  # noqa: PLC0415 - as jinja2
+
+    _, front, text = path.read_text(encoding="utf-8").split("---\n", 2)
+    values = yaml.safe_load(front)
+    return Role(path.stem, values["summary"], int(values["check_in_minutes"]), text.strip())
+
+
+def _team_type(path: Path) -> TeamType:
+    import yaml  # noqa: PLC0415 - as jinja2
+
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return TeamType(path.stem, values["summary"], tuple(values["roles"]), tuple(values.get("words", ())))

@@ -1,0 +1,1 @@
+"""The real Claude Code CLI against a scripted model server on loopback."""

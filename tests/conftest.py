@@ -1,0 +1,159 @@
+"""What every test stands on: a HOME, a state home, a tmux server and an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from lib import daemon, host, store
+from lib.tmux import Tmux
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: What a test may inherit: how programs are found and how uv finds its warm cache. Nothing of an account.
+INHERITED = ("PATH", "UV_CACHE_DIR", "UV_PYTHON_INSTALL_DIR", "TMPDIR", "SSL_CERT_FILE")
+
+Value = TypeVar("Value")
+
+SPEC = """# Greeting
+
+PROJECT: Greeting
+GOAL: Say hello.
+
+DELIVERABLES:
+1. A greeting file
+2. A farewell file
+"""
+
+
+def wait_for(look: Callable[[], Value], what: str, *, seconds: float = 30.0) -> Value:
+    """Wait until `look` returns something true, and return it. Fails with `what` after the limit."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    pytest.fail(f"waited {seconds:.0f} s for {what}")
+
+
+def commit_all(repository: Path, message: str) -> None:
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
+    for arguments in (("add", "-A"), (*identity, "commit", "-q", "--allow-empty", "-m", message)):
+        subprocess.run(["git", *arguments], cwd=repository, check=True)
+
+
+@dataclass
+class Done:
+    """A door that has run."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Bench:
+    """One isolated machine: its HOME, its environment, its tmux server, and the doors that run in it."""
+
+    folder: Path
+    environment: dict[str, str]
+    tmux: Tmux
+
+    @property
+    def home(self) -> Path:
+        return Path(self.environment["TMUX_ORCHESTRATOR_HOME"])
+
+    def door(self, name: str, *arguments: str, cwd: Path | None = None, stdin: str = "", seconds: float = 120) -> Done:
+        """Run a door as a user would; a Python door by the interpreter of the tests, to spare uv's start."""
+        path = str(ROOT / name)
+        command = [sys.executable, path] if name.endswith(".py") else [path]
+        done = subprocess.run(
+            [*command, *arguments],
+            cwd=cwd or self.folder,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def ok(self, name: str, *arguments: str, cwd: Path | None = None, stdin: str = "") -> Done:
+        """Run a door that has to succeed."""
+        done = self.door(name, *arguments, cwd=cwd, stdin=stdin)
+        assert done.code == 0, f"{name} {arguments} -> {done.code}\n{done.out}\n{done.err}"
+        return done
+
+    def project(self, name: str = "webapp", *, spec: str = SPEC) -> Path:
+        """A git repository with one commit that holds `spec.md`."""
+        path = self.folder / name
+        path.mkdir()
+        subprocess.run(["git", "init", "-q", "-b", "main"], cwd=path, check=True)
+        (path / "spec.md").write_text(spec, encoding="utf-8")
+        commit_all(path, "Start")
+        return path
+
+    def db(self) -> sqlite3.Connection:
+        return store.connect(self.home)
+
+    def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
+        db = self.db()
+        try:
+            return [dict(row) for row in db.execute(query, values)]
+        finally:
+            db.close()
+
+    def screen(self, target: str) -> str:
+        return self.tmux.run("capture-pane", "-p", "-t", target)
+
+    def end(self) -> None:
+        """End what the doors have started: the daemon by its recorded process, the agents with their server."""
+        pids = [pane.pid for pane in self.tmux.panes()]
+        process = daemon.running(self.home)
+        if process and host.is_alive(process):
+            os.kill(process.pid, signal.SIGTERM)
+            wait_for(lambda: not host.is_alive(process), "the daemon to end", seconds=20)
+        if self.tmux.panes():
+            self.tmux.run("kill-server")
+        for pid in pids:
+            wait_for(lambda pid=pid: host.process(pid) is None, f"process {pid} to end", seconds=20)  # type: ignore[misc]
+        Path(f"/tmp/tmux-{os.getuid()}/{self.tmux.socket}").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    socket = f"orchestrator-test-{uuid.uuid4().hex[:12]}"
+    user_home = tmp_path / "home"
+    user_home.mkdir()
+    environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    environment |= {
+        "HOME": str(user_home),
+        "LANG": "C.UTF-8",
+        "TERM": "xterm-256color",
+        "TMUX_ORCHESTRATOR_HOME": str(tmp_path / "state"),
+        "TMUX_ORCHESTRATOR_SOCKET": socket,
+        "TMUX_ORCHESTRATOR_REHEARSAL_PACE": "0",
+        # The environments of the doors are warm; a test never goes to the network.
+        "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv")),
+        "UV_OFFLINE": "1",
+    }
+    made = Bench(tmp_path, environment, Tmux(socket))
+    yield made
+    made.end()

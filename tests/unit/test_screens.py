@@ -1,0 +1,247 @@
+"""What a capture of a Claude Code pane shows: real captures of 2.1.330 in tmux 3.3a, as a table.
+
+A capture is named SITUATION-COLUMNSxROWS-RENDERER.ansi. They were taken with the rehearsed model of
+tests/claude_code; `fullscreen` and `classic` are CLAUDE_CODE_NO_FLICKER=1 and 0.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from lib.screens import Screen, ScreenKind, ends_with_line, read
+
+CAPTURES = sorted((Path(__file__).parent / "screens").glob("*.ansi"))
+
+
+class Expected(NamedTuple):
+    kind: ScreenKind
+    draft: str | re.Pattern[str] = ""
+    busy: bool = False
+
+
+COMPOSER, BASH_MODE, DIALOG, OTHER = ScreenKind
+FRAMED = re.compile(r"(.*\n)*.*\[end of msg \d+\]")
+
+SITUATIONS = {
+    # An empty composer, and what may stand around it.
+    "empty": Expected(COMPOSER),
+    "empty-bypass": Expected(COMPOSER),
+    "named": Expected(COMPOSER),  # --name writes the name into the upper rule
+    "unfocused": Expected(COMPOSER),  # with focus-events on, a pane in the background has no cursor
+    "stashed": Expected(COMPOSER),  # ctrl+s: "draft stashed"
+    "exit-hint": Expected(COMPOSER),  # "Press Ctrl-C again to exit"
+    "background-task": Expected(COMPOSER),  # "1 shell · ↓ to manage"
+    "shortcuts": Expected(COMPOSER),  # "?": the help below begins with "! for shell mode"
+    "limit-five": Expected(COMPOSER),  # "Continuing automatically at 1:01am · Esc to cancel" stands below
+    "quoted": Expected(COMPOSER),  # the answer above holds rules and a prompt of its own
+    # A dim placeholder is not a draft.
+    "error": Expected(COMPOSER),  # "Once fixed, resend your message"
+    "logged-out": Expected(COMPOSER),  # the same, after "Not logged in"
+    # Drafts.
+    "draft": Expected(COMPOSER, "say hi to the team"),
+    "draft-home": Expected(COMPOSER, "say hi to the team"),  # the cursor is on the first letter
+    "unfocused-draft": Expected(COMPOSER, "a draft here"),
+    "slash-menu": Expected(COMPOSER, "/"),
+    "vim-insert": Expected(COMPOSER, "hello there"),
+    "vim-normal": Expected(COMPOSER, "hello there"),
+    "multiline": Expected(COMPOSER, FRAMED),
+    "long": Expected(COMPOSER, FRAMED),  # "↑ 54 more", or the upper rule has left the screen
+    "long-middle": Expected(COMPOSER, re.compile(r"(Line \d+ of .*\n?)+")),  # rules say ↑ and ↓
+    # At work.
+    "busy": Expected(COMPOSER, busy=True),
+    "busy-bypass": Expected(COMPOSER, busy=True),  # the footer is cut to "esc to i…"
+    "queued": Expected(COMPOSER, busy=True),  # placeholder: "Press up to edit queued messages"
+    "retrying": Expected(COMPOSER, busy=True),
+    # What is typed would run in a shell.
+    "bash-mode": Expected(BASH_MODE),
+    "bash-mode-draft": Expected(BASH_MODE, "ls -l"),
+    "bash-mode-long": Expected(BASH_MODE, FRAMED),
+    # Enter would choose.
+    "trust": Expected(DIALOG),
+    "bypass-warning": Expected(DIALOG),
+    "api-key": Expected(DIALOG),
+    "settings-warning": Expected(DIALOG),
+    "limit-seven": Expected(DIALOG),  # a weekly limit: "What do you want to do?"
+    "permission": Expected(DIALOG),
+    "question": Expected(DIALOG),
+    "model": Expected(DIALOG),
+    "help": Expected(DIALOG),
+    "config": Expected(DIALOG),
+    # Keys go nowhere, or to somebody else.
+    "transcript": Expected(OTHER),  # ctrl+o, with a quoted composer in it
+    "transcript-busy": Expected(OTHER),
+    "search": Expected(OTHER),  # ctrl+r: the classic renderer keeps a composer on the screen
+    "search-match": Expected(OTHER),
+    "search-none": Expected(OTHER),
+    "editor": Expected(OTHER),  # ctrl+g: vim
+    "shell": Expected(OTHER),
+    "suspended": Expected(OTHER),  # ctrl+z
+    "killed-in-shell": Expected(OTHER),  # kill -9: the shell's prompt overwrites the last frame
+}
+
+EXCEPTIONS = {
+    # The fullscreen search is drawn as a dialog, and says "Esc to cancel".
+    "search-80x24-fullscreen": Expected(DIALOG),
+    "search-40x15-fullscreen": Expected(DIALOG),
+    "search-200x50-fullscreen": Expected(DIALOG),
+    "search-match-80x24-fullscreen": Expected(DIALOG),
+    "search-none-80x24-fullscreen": Expected(DIALOG),
+    # So small that the dialog's own footer is scrolled away.
+    "help-40x15-fullscreen": Expected(OTHER),
+    # The help is higher than the pane, and has pushed the composer out.
+    "shortcuts-40x15-classic": Expected(OTHER),
+    # The cursor stands above the part that the pane shows.
+    "long-middle-80x24-classic": Expected(OTHER),
+}
+
+
+def _situation(capture: Path) -> str:
+    return re.sub(r"-\d+x\d+-(fullscreen|classic)$", "", capture.stem)
+
+
+def _expected(capture: Path) -> Expected:
+    return EXCEPTIONS.get(capture.stem) or SITUATIONS[_situation(capture)]
+
+
+@pytest.mark.parametrize("capture", CAPTURES, ids=lambda capture: capture.stem)
+def test_a_real_capture_is_read_as_what_it_shows(capture: Path) -> None:
+    expected = _expected(capture)
+
+    screen = read(capture.read_text())
+
+    assert (screen.kind, screen.busy) == (expected.kind, expected.busy)
+    if isinstance(expected.draft, str):
+        assert screen.draft == expected.draft
+    else:
+        assert expected.draft.fullmatch(screen.draft)
+
+
+def test_every_situation_has_its_captures() -> None:
+    assert {_situation(capture) for capture in CAPTURES} == set(SITUATIONS)
+    assert {capture.stem for capture in CAPTURES} >= set(EXCEPTIONS)
+
+
+def test_a_draft_of_several_lines_is_given_as_typed() -> None:
+    capture = Path(__file__).parent / "screens" / "multiline-80x24-fullscreen.ansi"
+
+    assert read(capture.read_text()).draft == (
+        "[msg 17 from orchestrator]\n"
+        "Please look at the login page and say what is missing there.\n"
+        "Then run the tests.\n"
+        "[end of msg 17]"
+    )
+
+
+TYPABLE = [c for c in CAPTURES if _expected(c).kind in (ScreenKind.COMPOSER, ScreenKind.BASH_MODE)]
+
+
+@pytest.mark.parametrize("capture", TYPABLE, ids=lambda capture: capture.stem)
+@pytest.mark.parametrize(
+    "around",
+    [
+        "{}$ ",  # a shell that has printed the capture
+        "{}me@host:~$ vim notes\n",
+        "{}\x1b[7m(END)\x1b[27m",  # a pager
+        "{}~\n~\n",  # vi
+        "{}-- VISUAL --",
+        "{}Pane is dead (status 0, Mon Jan  5 10:00:00 2026)",
+    ],
+)
+def test_a_composer_that_something_else_has_drawn_over_is_not_one(around: str, capture: Path) -> None:
+    screen = read(around.format(capture.read_text()))
+
+    assert screen.kind not in (ScreenKind.COMPOSER, ScreenKind.BASH_MODE)
+
+
+@pytest.mark.parametrize("capture", TYPABLE, ids=lambda capture: capture.stem)
+def test_a_composer_in_an_answer_is_not_one_below_the_transcript_view(capture: Path) -> None:
+    quoted = "\n".join("  " + line for line in capture.read_text().split("\n"))
+    footer = "\x1b[0m\x1b[2m" + "─" * 80 + "\n\x1b[0m  Showing detailed transcript · ctrl+o to toggle\n"
+
+    assert read("● It looks like this:\n" + quoted + "\n" + footer).kind is ScreenKind.OTHER
+
+
+RULE = "─" * 40
+
+
+@pytest.mark.parametrize(
+    ("capture", "screen"),
+    [
+        # Without any attributes: a rehearsal agent's composer.
+        (f"{RULE}\n❯\xa0\n{RULE}\n", Screen(ScreenKind.COMPOSER, "", False)),
+        (f"{RULE}\n❯\xa0half typed\n{RULE}\n", Screen(ScreenKind.COMPOSER, "half typed", False)),
+        # Blanks alone are no draft.
+        (f"{RULE}\n❯\xa0  \n  \n{RULE}\n", Screen(ScreenKind.COMPOSER, "", False)),
+        # One letter, with the cursor on it.
+        (f"{RULE}\n❯\xa0\x1b[7my\x1b[0m\n{RULE}\n", Screen(ScreenKind.COMPOSER, "y", False)),
+        # A suggestion after what was typed: only the typed part is a draft.
+        (
+            f"{RULE}\n❯\xa0run \x1b[7mt\x1b[0;2mhe tests\x1b[0m\n{RULE}\n",
+            Screen(ScreenKind.COMPOSER, "run", False),
+        ),
+        # The numbers of a colour are not attributes: 2 is not dim here, 7 is not a cursor.
+        (
+            f"{RULE}\n❯\xa0\x1b[38;5;2mgreen \x1b[48;2;7;2;7mtext\x1b[0m\n{RULE}\n",
+            Screen(ScreenKind.COMPOSER, "green text", False),
+        ),
+        # A prompt of zsh or starship: an ordinary space, and no rule below.
+        (f"{RULE}\n❯ ", Screen(ScreenKind.OTHER, "", False)),
+        (f"{RULE}\n❯ ls\n{RULE}\n", Screen(ScreenKind.OTHER, "", False)),
+        # One rule only: the capture was cut, or it is no composer.
+        (f"❯\xa0\n{RULE}\n", Screen(ScreenKind.OTHER, "", False)),
+        (f"{RULE}\n❯\xa0\n", Screen(ScreenKind.OTHER, "", False)),
+        # Two rules with nothing between them; nothing at all.
+        (f"{RULE}\n{RULE}\n", Screen(ScreenKind.OTHER, "", False)),
+        ("", Screen(ScreenKind.OTHER, "", False)),
+        # A search whose cursor is hidden, because the pane is in the background.
+        (f"{RULE}\n❯\xa0\n{RULE}\n  search prompts: log\n", Screen(ScreenKind.OTHER, "", False)),
+        (f"{RULE}\n❯\xa0\n{RULE}\n  no matching prompt: log\n", Screen(ScreenKind.OTHER, "", False)),
+        # Some other field below has the cursor.
+        (f"{RULE}\n❯\xa0\n{RULE}\n  find: \x1b[7m \x1b[0m\n", Screen(ScreenKind.OTHER, "", False)),
+        # The lower rule is the dim one of the transcript view.
+        (f"{RULE}\n❯\xa0\n\x1b[2m{RULE}\x1b[0m\n  Showing all\n", Screen(ScreenKind.OTHER, "", False)),
+        # A retry, in a pane so narrow that the footer does not say it.
+        (
+            f"✻ 529 Overloaded · retrying in 3s · attempt 5/10\n{RULE}\n❯\xa0\n{RULE}\n  · esc t…\n",
+            Screen(ScreenKind.COMPOSER, "", True),
+        ),
+        # The line that a finished turn leaves there is no spinner.
+        (
+            f"✻ Cooked for 4s · done 11:47 PM\n\n{RULE}\n❯\xa0\n{RULE}\n",
+            Screen(ScreenKind.COMPOSER, "", False),
+        ),
+    ],
+)
+def test_a_small_screen(capture: str, screen: Screen) -> None:
+    assert read(capture) == screen
+
+
+TAIL = "[end of msg 17]"
+
+
+@pytest.mark.parametrize(
+    ("draft", "is_there"),
+    [
+        ("[msg 17 from developer]\ndone\n[end of msg 17]", True),
+        ("[end of msg 17]", True),
+        # Wrapped at a word, and in the middle of one.
+        ("done\n[end of\nmsg 17]", True),
+        ("done\n[end of m\nsg 1\n7]", True),
+        # Another message; a longer number; something was typed behind it; not there yet.
+        ("done\n[end of msg 18]", False),
+        ("done\n[end of msg 117]", False),
+        ("done\n[end of msg 17] and", False),
+        ("done\n[end of msg", False),
+        ("", False),
+    ],
+)
+def test_the_tail_of_a_draft(draft: str, is_there: bool) -> None:
+    assert ends_with_line(draft, TAIL) is is_there
+
+
+def test_a_blank_line_is_the_tail_of_nothing() -> None:
+    assert not ends_with_line("done", " ")
