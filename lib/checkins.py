@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from lib import agents, messages
 from lib.errors import NotFound, Usage
-from lib.models import PENDING, Agent, CheckIn, CheckInStatus, MessageKind
+from lib.models import Agent, CheckIn, CheckInStatus, MessageKind
 from lib.store import record, writing
 
 SENDER = "scheduler"
@@ -152,7 +152,7 @@ def _fire(db: sqlite3.Connection, check_in: CheckIn, agent: Agent, now: int) -> 
             )
         if not claim.rowcount:  # somebody else has fired or cancelled it
             return False
-        waits = check_in.interval_minutes is not None and _has_waiting(db, agent.id)
+        waits = check_in.interval_minutes is not None and messages.has_pending(db, agent.id, MessageKind.CHECK_IN)
         if waits:
             _tell(db, "check_in.skipped", agent, now, check_in=check_in.id, reason="the last one still waits")
             return False
@@ -166,15 +166,6 @@ def _next_occurrence(check_in: CheckIn, now: int) -> int:
     # On the grid of the first time, and after now: what was missed is not made up for.
     step = (check_in.interval_minutes or 1) * MINUTE_MS
     return check_in.due_at + ((now - check_in.due_at) // step + 1) * step
-
-
-def _has_waiting(db: sqlite3.Connection, agent_id: int) -> bool:
-    marks = ", ".join("?" * len(PENDING))
-    row = db.execute(
-        f"SELECT 1 FROM messages WHERE agent_id = ? AND kind = 'check_in' AND status IN ({marks})",
-        (agent_id, *PENDING),
-    ).fetchone()
-    return row is not None
 
 
 def lateness(late_ms: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
 import tempfile
 import time
 from dataclasses import replace
@@ -48,13 +47,7 @@ def _make_repository() -> Path:
     project = Path(tempfile.mkdtemp(prefix="tmux-orchestrator-demo-")) / "demo"
     project.mkdir()
     (project / SPEC.name).write_bytes(SPEC.read_bytes())
-    identity = ("-c", "user.name=Rehearsal", "-c", "user.email=rehearsal@localhost")
-    for arguments in (
-        ("init", "-q", "-b", "main"),
-        ("add", SPEC.name),
-        (*identity, "commit", "-q", "-m", "The spec"),
-    ):
-        subprocess.run(["git", *arguments], cwd=project, check=True)
+    worktrees.make_repository(project, author="Rehearsal", subject="The spec")
     return project.resolve()
 
 

@@ -138,6 +138,12 @@ def count_pending(db: sqlite3.Connection, agent_id: int) -> int:
     return int(row[0])
 
 
+def has_pending(db: sqlite3.Connection, agent_id: int, kind: MessageKind) -> bool:
+    """Whether a message of this kind has still to arrive at an agent."""
+    row = db.execute(f"SELECT 1 FROM messages WHERE agent_id = ? AND kind = ? AND {_IS_PENDING}", (agent_id, kind))
+    return row.fetchone() is not None
+
+
 def _tell(db: sqlite3.Connection, event: str, agent: Agent, message_id: int, now: int, **data: object) -> None:
     record(db, event, now=now, orchestration=agent.orchestration_id, agent=agent.id, message=message_id, **data)
 

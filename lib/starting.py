@@ -27,7 +27,6 @@ class Request:
     resume: bool = False
     status_only: bool = False
     dry_run: bool = False
-    demo: bool = False
 
     @classmethod
     def of(cls, options: Mapping[str, object]) -> Request:
@@ -35,12 +34,8 @@ class Request:
 
 
 def orchestrate(output: Output, home: Path, cwd: Path, request: Request) -> None:
-    """Launch, resume, show or rehearse. Raises `Usage` when the options contradict each other."""
-    if request.demo:
-        from lib import demo  # noqa: PLC0415 - its own journey
-
-        demo.run(output, home)
-    elif request.resume or request.status_only:
+    """Launch, resume or show. Raises `Usage` when the options contradict each other."""
+    if request.resume or request.status_only:
         _resume(output, home, cwd, request)
     else:
         _launch(output, home, cwd, request)

@@ -64,6 +64,14 @@ def starting_point(project: Path) -> StartingPoint:
     return StartingPoint(branch, repository.head.commit.hexsha)
 
 
+def make_repository(folder: Path, *, author: str, subject: str) -> None:
+    """Make a folder a git repository on branch main, with one commit that holds all its files."""
+    _ask(folder, "init", "-q", "-b", "main")
+    _ask(folder, "add", "--all")
+    person = ("-c", f"user.name={author}", "-c", f"user.email={author.lower()}@localhost")
+    _ask(folder, *person, "commit", "-q", "-m", subject)
+
+
 def remember_starting_point(project: Path, orchestration_id: str, start: StartingPoint) -> None:
     """Record the starting point in the repository's own configuration, where it outlives our store."""
     with _repository(project).config_writer() as config:
