@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from lib import cli, config, starting
+from lib import cli, config, demo, starting
 from lib.models import Program
 from lib.teams import PLANS, SIZES
 
@@ -42,7 +42,10 @@ from lib.teams import PLANS, SIZES
 @cli.pass_output
 def main(output: cli.Output, /, **options: object) -> None:
     """Turn a Markdown spec into a working team of agents."""
-    starting.orchestrate(output, config.state_home(), Path.cwd(), starting.Request.of(options))
+    if options.pop("demo"):
+        demo.run(output, config.state_home())
+    else:
+        starting.orchestrate(output, config.state_home(), Path.cwd(), starting.Request.of(options))
 
 
 if __name__ == "__main__":

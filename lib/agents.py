@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
+from lib import claude, host, messages
 from lib.errors import NotFound, Usage
-from lib.models import LIVE, Agent, Process, Program
-from lib.tmux import Tmux
+from lib.models import LIVE, Agent, AgentState, Orchestration, Process, Program
+from lib.store import writing
+from lib.tmux import Pane, Tmux
 
-_SELECT = """
-SELECT agents.*, orchestrations.session, orchestrations.program, orchestrations.config_dir, orchestrations.status
-FROM agents JOIN orchestrations ON orchestrations.id = agents.orchestration_id
+#: How many messages a minute a guest gets: no launch has recorded another figure for it.
+GUEST_MESSAGES_PER_MINUTE = 10
+
+_SELECT = f"""
+SELECT agents.*, orchestrations.status, coalesce(messages_per_minute, {GUEST_MESSAGES_PER_MINUTE}) AS per_minute
+FROM agents LEFT JOIN orchestrations ON orchestrations.id = agents.orchestration_id
 """
+_IS_LIVE = f"orchestrations.status IN ({', '.join(repr(str(status)) for status in LIVE)})"
 
 
 @dataclass(frozen=True)
@@ -29,12 +36,18 @@ class NewAgent:
     conversation_id: str
 
 
-def add(db: sqlite3.Connection, orchestration_id: str, new: NewAgent) -> int:
+# -- rows --
+
+
+def add(db: sqlite3.Connection, found: Orchestration, new: NewAgent) -> int:
     """Record an agent; call it in the transaction that records its orchestration. Returns its id."""
     cursor = db.execute(
-        "INSERT INTO agents (orchestration_id, role, window, worktree, branch, conversation_id)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
-        (orchestration_id, new.role, new.window, str(new.worktree), new.branch, new.conversation_id),
+        "INSERT INTO agents (orchestration_id, session, role, window, program, config_dir, worktree, branch,"
+        " conversation_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(found.id, found.session, new.role, new.window, found.program, str(found.config_dir)),
+            *(str(new.worktree), new.branch, new.conversation_id),
+        ),
     )
     return int(cursor.lastrowid or 0)
 
@@ -53,59 +66,74 @@ def of_orchestration(db: sqlite3.Connection, orchestration_id: str) -> list[Agen
     return [_agent(row) for row in rows]
 
 
+def in_role(db: sqlite3.Connection, orchestration_id: str | None, role: str) -> Agent | None:
+    """The member of a team that holds a role, or None."""
+    row = db.execute(f"{_SELECT} WHERE orchestration_id = ? AND role = ?", (orchestration_id, role)).fetchone()
+    return _agent(row) if row else None
+
+
 def live(db: sqlite3.Connection) -> list[Agent]:
     """The agents of every orchestration that is not over, by session and window."""
-    marks = ", ".join("?" * len(LIVE))
-    rows = db.execute(f"{_SELECT} WHERE status IN ({marks}) ORDER BY session, window", LIVE)
+    rows = db.execute(f"{_SELECT} WHERE {_IS_LIVE} ORDER BY agents.session, window")
     return [_agent(row) for row in rows]
+
+
+# -- names --
 
 
 def resolve(db: sqlite3.Connection, tmux: Tmux, target: str, *, sender: Agent | None = None) -> Agent:
     """The agent that `target` names: `session:role`, `session:window`, a pane id, or a role of the sender's team.
 
-    Raises `NotFound` with the targets that exist. Nothing is guessed: an unknown name is never somebody else.
+    A window or pane that is not ours is taken when a Claude Code runs in it. Raises `NotFound` with the
+    targets that exist: nothing is guessed, an unknown name is never somebody else.
     """
     session, _, name = target.rpartition(":")
     candidates = _candidates(db)
+    found: Agent | None = None
     if target.startswith("%"):
-        found = [agent for agent in candidates if agent.pane_id == target]
+        found = _first(agent for agent in candidates if agent.pane_id == target)
+        found = found or _guest(db, tmux, target, [pane for pane in tmux.panes() if pane.id == target])
     elif session:
         team = [agent for agent in candidates if agent.session == session]
-        found = [agent for agent in team if agent.role == name]
-        if not found and name.isdigit():
-            found = _at_window(tmux, team, session, int(name))
-    elif sender:
-        team = of_orchestration(db, sender.orchestration_id)
-        found = [agent for agent in team if agent.role == target]
-        candidates = team
-    else:
-        found = []
-    if not found:
+        found = _first(agent for agent in team if agent.role == name)
+        if found is None and name.isdigit():
+            found = _at_window(db, tmux, team, target, session, int(name))
+    elif sender and sender.orchestration_id:
+        candidates = of_orchestration(db, sender.orchestration_id)
+        found = _first(agent for agent in candidates if agent.role == target)
+    if found is None:
         known = ", ".join(agent.target for agent in candidates)
         raise NotFound(
-            f"no agent at {target!r}",
-            hint=f"agents: {known}" if known else "no team is running: auto_orchestrate.py",
+            f"no agent at {target!r}", hint=f"agents: {known}" if known else "no team is running: auto_orchestrate.py"
         )
-    return found[0]
+    return found
+
+
+def _first(found: Iterator[Agent]) -> Agent | None:
+    return next(found, None)
 
 
 def _candidates(db: sqlite3.Connection) -> list[Agent]:
     # A live team comes before an ended one of the same session name, a later one before an earlier one.
-    marks = ", ".join("?" * len(LIVE))
     rows = db.execute(
-        f"{_SELECT} WHERE status IN ({marks}, 'completed')"
-        " ORDER BY status = 'completed', orchestrations.created_at DESC, window",
-        LIVE,
+        f"{_SELECT} WHERE {_IS_LIVE} OR orchestrations.status = 'completed'"
+        " ORDER BY orchestrations.status = 'completed', orchestrations.created_at DESC, window"
     )
     return [_agent(row) for row in rows]
 
 
-def _at_window(tmux: Tmux, team: Sequence[Agent], session: str, window: int) -> list[Agent]:
+def _at_window(
+    db: sqlite3.Connection, tmux: Tmux, team: Sequence[Agent], target: str, session: str, window: int
+) -> Agent | None:
     # Windows can be moved by a person: tmux knows where a pane is now, the store where it was put.
-    for pane in tmux.panes():
-        if pane.session == session and pane.window == window:
-            return [agent for agent in team if agent.pane_id == pane.id]
-    return [agent for agent in team if agent.window == window]
+    there = [pane for pane in tmux.panes() if pane.session == session and pane.window == window]
+    for pane in there:
+        for agent in team:
+            if agent.pane_id == pane.id:
+                return agent
+    if not there:
+        return _first(agent for agent in team if agent.window == window)
+    return _guest(db, tmux, target, there)
 
 
 def myself(db: sqlite3.Connection, tmux: Tmux) -> Agent | None:
@@ -116,32 +144,55 @@ def myself(db: sqlite3.Connection, tmux: Tmux) -> Agent | None:
     pane, server = os.environ.get("TMUX_PANE"), os.environ.get("TMUX", "").split(",")[0]
     if not pane or not tmux.is_at(server):
         return None
-    marks = ", ".join("?" * len(LIVE))
-    row = db.execute(f"{_SELECT} WHERE pane_id = ? AND status IN ({marks})", (pane, *LIVE)).fetchone()
+    row = db.execute(f"{_SELECT} WHERE pane_id = ? AND {_IS_LIVE}", (pane,)).fetchone()
     return _agent(row) if row else None
 
 
 def team_of(db: sqlite3.Connection, session: str | None, sender: Agent | None) -> str:
     """The id of the orchestration that a command is about: named, the sender's own, or the only live one."""
-    found = {agent.session: agent.orchestration_id for agent in reversed(_candidates(db))}
     if session is not None:
-        if session not in found:
+        agent = _first(agent for agent in _candidates(db) if agent.session == session)
+        if agent is None or agent.orchestration_id is None:
             raise NotFound(f"no team in session {session!r}", hint="claude_control.py status")
-        return found[session]
-    if sender:
+        return agent.orchestration_id
+    if sender and sender.orchestration_id:
         return sender.orchestration_id
-    running = {agent.session: agent.orchestration_id for agent in live(db)}
+    # A team that has completed is still there to be looked at, until it is stopped.
+    there = live(db) or [agent for agent in _candidates(db) if host.is_alive(agent.process)]
+    running = {agent.session: agent.orchestration_id for agent in there}
     if not running:
         raise NotFound("no team is running", hint="auto_orchestrate.py --spec SPEC")
     if len(running) > 1:
         raise Usage(f"several teams are running: {', '.join(running)}", hint="name one with --session")
-    return next(iter(running.values()))
+    return next(iter(running.values())) or ""
+
+
+# -- lives --
+
+
+def state_of(agent: Agent) -> AgentState:
+    """What an agent does right now, by its process, its own session file and its transcript."""
+    if not host.is_alive(agent.process) or agent.process is None:
+        return AgentState.GONE
+    state = claude.state(agent.config_dir, agent.conversation_id, agent.process)
+    return AgentState.LIMITED if state is AgentState.IDLE and limited_until(agent) else state
+
+
+def limited_until(agent: Agent) -> str | None:
+    """When the usage limit ends that an idle agent has run into, in local time (`15:00`); None when there is none."""
+    if not agent.is_guest and agent.last_hook not in ("StopFailure", "Notification"):
+        return None
+    path = claude.transcript(agent.config_dir, agent.conversation_id)
+    resets_at = claude.limited_until(path) if path else None
+    if resets_at is None or resets_at * 1000 <= host.now_ms():
+        return None
+    return datetime.fromtimestamp(resets_at).strftime("%H:%M")
 
 
 def start_epoch(db: sqlite3.Connection, agent_id: int, *, conversation_id: str) -> Agent:
     """Begin a new life of an agent, before its process is started: what older ones report is history."""
     db.execute(
-        "UPDATE agents SET epoch = epoch + 1, conversation_id = ?, pid = NULL, started = NULL,"
+        "UPDATE agents SET epoch = epoch + 1, conversation_id = ?, pane_pid = NULL, pid = NULL, started = NULL,"
         " last_hook = NULL, last_hook_at = NULL WHERE id = ?",
         (conversation_id, agent_id),
     )
@@ -149,10 +200,10 @@ def start_epoch(db: sqlite3.Connection, agent_id: int, *, conversation_id: str) 
 
 
 def started(db: sqlite3.Connection, agent_id: int, *, pane_id: str, process: Process) -> Agent:
-    """Record where an agent runs."""
+    """Record where an agent runs, as the pane's own process."""
     db.execute(
-        "UPDATE agents SET pane_id = ?, pid = ?, started = ? WHERE id = ?",
-        (pane_id, process.pid, process.started, agent_id),
+        "UPDATE agents SET pane_id = ?, pane_pid = ?, pid = ?, started = ? WHERE id = ?",
+        (pane_id, process.pid, process.pid, process.started, agent_id),
     )
     return get(db, agent_id)
 
@@ -170,6 +221,48 @@ def follow_conversation(db: sqlite3.Connection, agent_id: int, conversation_id: 
     db.execute("UPDATE agents SET conversation_id = ? WHERE id = ?", (conversation_id, agent_id))
 
 
+# -- guests --
+
+
+def _guest(db: sqlite3.Connection, tmux: Tmux, target: str, panes: Sequence[Pane]) -> Agent:
+    """The Claude Code that a person has started in one of these panes. Raises `NotFound` with what runs instead."""
+    if not panes:
+        raise NotFound(f"no pane at {target!r}", hint="tmux list-panes -a")
+    pane = next((pane for pane in panes if pane.active), panes[0])
+    running = claude.conversation_in(claude.config_dir(), pane.id, pane.pid)
+    if running is None or pane.dead or pane.command != claude.COMMAND:
+        raise NotFound(
+            f"no agent at {target!r}: it runs {'nothing any more' if pane.dead else pane.command}",
+            hint="start claude in it, or name another target: claude_control.py status",
+        )
+    conversation_id, pid, folder = running
+    process = host.process(pid) or Process(pid, 0)
+    with writing(db):
+        row = db.execute(f"{_SELECT} WHERE agents.orchestration_id IS NULL AND pane_id = ?", (pane.id,)).fetchone()
+        agent_id = row["id"] if row else _add_guest(db, pane, conversation_id, folder)
+        if row is None or (row["conversation_id"], row["pid"], row["started"]) != (
+            conversation_id,
+            pid,
+            process.started,
+        ):
+            messages.fail_pending(db, agent_id, "the Claude Code that it was for has ended")
+            start_epoch(db, agent_id, conversation_id=conversation_id)
+        db.execute(
+            "UPDATE agents SET session = ?, window = ?, pane_pid = ?, pid = ?, started = ?, worktree = ? WHERE id = ?",
+            (pane.session, pane.window, pane.pid, pid, process.started, str(folder), agent_id),
+        )
+    return get(db, agent_id)
+
+
+def _add_guest(db: sqlite3.Connection, pane: Pane, conversation_id: str, folder: Path) -> int:
+    cursor = db.execute(
+        "INSERT INTO agents (session, role, window, program, config_dir, worktree, conversation_id, pane_id)"
+        " VALUES (?, 'guest', ?, 'claude', ?, ?, ?, ?)",
+        (pane.session, pane.window, str(claude.config_dir()), str(folder), conversation_id, pane.id),
+    )
+    return int(cursor.lastrowid or 0)
+
+
 def _agent(row: sqlite3.Row) -> Agent:
     return Agent(
         id=row["id"],
@@ -180,11 +273,13 @@ def _agent(row: sqlite3.Row) -> Agent:
         program=Program(row["program"]),
         config_dir=Path(row["config_dir"]),
         worktree=Path(row["worktree"]),
-        branch=row["branch"],
+        branch=row["branch"] or "",
         conversation_id=row["conversation_id"],
         epoch=row["epoch"],
         pane_id=row["pane_id"],
+        pane_pid=row["pane_pid"],
         process=Process(row["pid"], row["started"]) if row["pid"] else None,
+        messages_per_minute=row["per_minute"],
         last_hook=row["last_hook"],
         last_hook_at=row["last_hook_at"],
     )

@@ -19,9 +19,8 @@ RETRY_MINUTES = 5
 LONGEST_MINUTES = 366 * 24 * 60
 
 _SELECT = """
-SELECT check_ins.*, orchestrations.session || ':' || agents.role AS target
+SELECT check_ins.*, agents.session || ':' || iif(agents.orchestration_id IS NULL, agents.window, agents.role) AS target
 FROM check_ins JOIN agents ON agents.id = check_ins.agent_id
-JOIN orchestrations ON orchestrations.id = agents.orchestration_id
 """
 
 

@@ -19,13 +19,18 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from lib import host
 from lib.config import ROOT, Settings
 from lib.errors import Unavailable
 from lib.models import Agent, AgentState, Process, Program
 
 #: `--session-id`, `--settings` with hooks, and the session files that are read here.
 MINIMUM_VERSION = (2, 1, 0)
+
+#: The name under which tmux shows a running Claude Code (`pane_current_command`).
+COMMAND = "claude"
 
 #: Events whose payloads are read. An event name that the installed version does not know opens a blocking
 #: dialog at its start, so the list holds only what every supported version has.
@@ -44,6 +49,8 @@ _IDENTITY = (
     "CLAUDE_CODE_SSE_PORT",
     "AI_AGENT",
 )
+
+_REHEARSAL_VARIABLES = ("TMUX_ORCHESTRATOR_REHEARSAL_PACE",)
 
 _STATES = {"idle": AgentState.IDLE, "busy": AgentState.WORKING, "waiting": AgentState.ASKING}
 
@@ -154,21 +161,22 @@ def _check_permission_mode(mode: str) -> None:
 
 
 def _check_trust(project: Path) -> None:
-    """A folder is trusted when it or a folder above it (except /) was accepted; so are its git worktrees."""
+    """A repository is trusted when its own top folder was accepted, and then its git worktrees are too.
+
+    An accepted folder above the repository does not count, nor does one linked worktree for another.
+    """
     path = Path(os.environ.get("CLAUDE_CONFIG_DIR") or Path.home()) / ".claude.json"
     try:
-        known = json.loads(path.read_text(encoding="utf-8")).get("projects", {})
-    except FileNotFoundError:
-        known = {}
+        is_trusted = json.loads(path.read_text(encoding="utf-8"))["projects"][str(project)]["hasTrustDialogAccepted"]
+    except (FileNotFoundError, KeyError, TypeError):
+        is_trusted = False
     except (OSError, ValueError) as error:
         raise Unavailable(f"{path} cannot be read: {error}", hint="claude doctor") from error
-    for folder in (project, *project.parents):
-        if folder != Path("/") and known.get(str(folder), {}).get("hasTrustDialogAccepted"):
-            return
-    raise Unavailable(
-        f"Claude Code has not been told to trust {project}",
-        hint=f"run claude once in {project} and accept, or set trust_project: true in config.yaml",
-    )
+    if not is_trusted:
+        raise Unavailable(
+            f"Claude Code has not been told to trust {project}",
+            hint=f"run claude once in {project} and accept, or set trust_project: true in config.yaml",
+        )
 
 
 # -- starting it --
@@ -231,6 +239,7 @@ def launch_command(
         variables["CLAUDE_CODE_SANDBOXED"] = "1"
     if installation.program is Program.REHEARSAL:
         variables["CLAUDE_CONFIG_DIR"] = str(installation.config_dir)
+        variables |= {name: os.environ[name] for name in _REHEARSAL_VARIABLES if name in os.environ}
     command = ["env"]
     for name in (*_IDENTITY, "VIRTUAL_ENV"):
         command += ["-u", name]
@@ -273,6 +282,23 @@ def state(config_dir: Path, conversation_id: str, process: Process) -> AgentStat
     return _STATES.get(str(session.get("status")), AgentState.WORKING)
 
 
+def conversation_in(config_dir: Path, pane_id: str, pane_pid: int) -> tuple[str, int, Path] | None:
+    """The live conversation in a pane of ours or of a person: its id, its pid, its working directory.
+
+    Session files name their pane (`session:@window.%pane`), and outlive a killed process: the process must
+    still be the one that wrote the file, and run in this pane and not in one of the same id elsewhere.
+    """
+    for path in sorted((config_dir / "sessions").glob("*.json")):
+        session = _session_file(config_dir, int(path.stem)) if path.stem.isdigit() else None
+        if session is None or not str(session.get("tmux", "")).endswith(f".{pane_id}"):
+            continue
+        pid = int(path.stem)
+        process = host.process(pid)
+        if process and str(session.get("procStart")) == str(process.started) and host.is_below(pid, pane_pid):
+            return str(session.get("sessionId")), pid, Path(str(session.get("cwd")))
+    return None
+
+
 def _session_file(config_dir: Path, pid: int) -> dict[str, object] | None:
     try:
         content = json.loads((config_dir / "sessions" / f"{pid}.json").read_text(encoding="utf-8"))
@@ -285,14 +311,15 @@ def hook_report(payload: bytes) -> HookReport | None:
     """Read one hook payload; None when it is none (cut off, or of a foreign shape)."""
     try:
         values = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or not isinstance(values.get("hook_event_name"), str):
         return None
 
     def text(name: str) -> str:
         value = values.get(name)
-        return value if isinstance(value, str) else ""
+        # JSON can name half of a surrogate pair, which no store and no terminal takes.
+        return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
     return HookReport(
         event=text("hook_event_name"),
@@ -313,20 +340,73 @@ def transcript(config_dir: Path, conversation_id: str) -> Path | None:
     return next(config_dir.glob(f"projects/*/{conversation_id}.jsonl"), None)
 
 
-def prompts(path: Path) -> Iterator[str]:
-    """What a transcript says was submitted to the agent: typed prompts, and those accepted while it was busy."""
-    with path.open(encoding="utf-8", errors="replace") as lines:
+def prompts(path: Path, *, start: int = 0) -> Iterator[str]:
+    """What a transcript says was submitted to the agent: typed prompts, and those accepted while it was busy.
+
+    `start` is a position in bytes, such as the file's size before something was typed.
+    """
+    for entry in _entries(path, start):
+        if entry.get("type") == "user":
+            yield from _texts(_content(entry))
+        elif entry.get("type") == "queue-operation" and entry.get("operation") == "enqueue":
+            yield from _texts(entry.get("content"))
+
+
+def unread(path: Path) -> list[str]:
+    """The prompts that were accepted while the agent was busy and that it never came to read.
+
+    Claude Code keeps them in memory: they are lost when it is killed, and `--resume` does not bring them back.
+    """
+    waiting: list[str] = []
+    read: set[str] = set()
+    for entry in _entries(path, 0):
+        if entry.get("type") == "user":
+            read.update(_texts(_content(entry)))
+        elif entry.get("type") == "queue-operation":
+            if entry.get("operation") == "enqueue":
+                waiting += _texts(entry.get("content"))
+            elif waiting:  # dequeue, remove: in the order in which they came
+                waiting.pop(0)
+    # What was lost with an earlier life and sent again since then has been read.
+    return [prompt for prompt in waiting if prompt not in read]
+
+
+def ran_command(path: Path, command: str, *, start: int) -> bool:
+    """Whether a transcript, from a position on, says that a slash command was run."""
+    name = command.split()[0]
+    return any(f"<command-name>{name}</command-name>" in prompt for prompt in prompts(path, start=start))
+
+
+#: A limit stands in one of the last entries; reading so much of a transcript's end takes a millisecond.
+_TAIL_BYTES = 64 * 1024
+
+
+def limited_until(path: Path) -> int | None:
+    """When the usage limit resets (epoch seconds) that ended a transcript's last turn; None when it ended otherwise."""
+    start = max(0, path.stat().st_size - _TAIL_BYTES)
+    answers = [entry for entry in _entries(path, start) if entry.get("type") == "assistant"]
+    if not answers or answers[-1].get("apiError") != "usage_limit_reached":
+        return None
+    limit = (answers[-1].get("apiErrorParams") or {}).get("rate_limit_info") or {}
+    resets_at = limit.get("resetsAt")
+    return resets_at if isinstance(resets_at, int) else None
+
+
+def _entries(path: Path, start: int) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as lines:
+        lines.seek(start)
         for line in lines:
             try:
                 entry = json.loads(line)
-            except ValueError:  # the last line may still be in the writing
+            except ValueError:  # the last line may still be in the writing, the first one be cut by `start`
                 continue
-            if not isinstance(entry, dict):
-                continue
-            if entry.get("type") == "user":
-                yield from _texts(entry.get("message", {}).get("content"))
-            elif entry.get("type") == "queue-operation" and entry.get("operation") == "enqueue":
-                yield from _texts(entry.get("content"))
+            if isinstance(entry, dict):
+                yield entry
+
+
+def _content(entry: Mapping[str, Any]) -> object:
+    message = entry.get("message")
+    return message.get("content") if isinstance(message, dict) else None
 
 
 def _texts(content: object) -> Iterator[str]:

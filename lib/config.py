@@ -48,6 +48,7 @@ class Settings:
     auto_start: bool = True
     launch_timeout_seconds: float = 60.0
     send_wait_seconds: float = 5.0
+    messages_per_minute: int = 10
     check_in_minutes: dict[str, int] = field(default_factory=dict)
 
 
@@ -88,7 +89,16 @@ def _checked(name: str, value: object, path: Path) -> Any:
         return value
     if not isinstance(value, type(default)):
         raise OrchestratorError(f"{path}: {name} must be of type {type(default).__name__}, not {value!r}")
+    if name == "check_in_minutes" and isinstance(value, dict):
+        return _minutes(value, path)
     return value
+
+
+def _minutes(value: dict[object, object], path: Path) -> dict[str, int]:
+    wrong = [role for role, minutes in value.items() if type(minutes) is not int or minutes < 1]
+    if wrong:
+        raise OrchestratorError(f"{path}: check_in_minutes of {wrong[0]} must be a whole number of minutes, 1 or more")
+    return {str(role): int(str(minutes)) for role, minutes in value.items()}
 
 
 def _one_of(name: str, value: object, choices: Any, path: Path, make: Any) -> Any:
@@ -108,4 +118,4 @@ def projects_dir() -> Path | None:
     if not line:
         return None
     words = shlex.split(line[1].replace("$HOME", str(Path.home())))
-    return Path(words[0]) if words else None
+    return Path(words[0]) if words and words[0] else None

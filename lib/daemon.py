@@ -21,7 +21,7 @@ from pathlib import Path
 from lib import agents, checkins, delivery, host, messages, signals, store
 from lib.config import ROOT
 from lib.errors import Busy, NotFound, OrchestratorError, Unavailable
-from lib.models import Agent, AgentState, Process
+from lib.models import Agent, AgentState, MessageStatus, Priority, Process
 from lib.tmux import Tmux
 
 log = logging.getLogger(__name__)
@@ -59,19 +59,33 @@ def read_signals(beat: Beat) -> None:
 
 def fire_check_ins(beat: Beat) -> None:
     """Turn due check-ins into messages."""
-    fired = checkins.fire_due(beat.db, now=beat.now, is_gone=lambda agent: delivery.state_of(agent) is AgentState.GONE)
+    fired = checkins.fire_due(beat.db, now=beat.now, is_gone=lambda agent: agents.state_of(agent) is AgentState.GONE)
     beat.activity |= bool(fired)
 
 
 def deliver_messages(beat: Beat) -> None:
     """Deliver what waits, a few agents at a time: one that does not answer must not hold up the others."""
-    waiting = messages.agents_with_pending(beat.db)
-    if not waiting:
-        return
-    with ThreadPoolExecutor(min(_DELIVERIES_AT_ONCE, len(waiting))) as pool:
-        for attempt in [pool.submit(_deliver_to, beat, agent_id) for agent_id in waiting]:
-            attempt.result()
-    beat.waiting = [agents.get(beat.db, agent_id) for agent_id in messages.agents_with_pending(beat.db)]
+    waiting = [agents.get(beat.db, agent_id) for agent_id in messages.agents_with_pending(beat.db)]
+    ready = [agent for agent in waiting if _may_take_text(beat, agent)]
+    if ready:
+        with ThreadPoolExecutor(min(_DELIVERIES_AT_ONCE, len(ready))) as pool:
+            for attempt in [pool.submit(_deliver_to, beat, agent.id) for agent in ready]:
+                attempt.result()
+    still = set(messages.agents_with_pending(beat.db))
+    # What waits for an agent that is gone waits for its resume, which delivers it.
+    beat.waiting = [agent for agent in waiting if agent.id in still and agents.state_of(agent) is not AgentState.GONE]
+
+
+def _may_take_text(beat: Beat, agent: Agent) -> bool:
+    """Whether it is worth to look at an agent's window; most of the day an agent with messages waiting is at work."""
+    state = agents.state_of(agent)
+    if state is AgentState.GONE and agent.is_guest:
+        with store.writing(beat.db):
+            messages.fail_pending(beat.db, agent.id, f"the Claude Code at {agent.target} has ended")
+    if state in (AgentState.GONE, AgentState.IDLE):
+        return state is AgentState.IDLE
+    first = messages.pending(beat.db, agent.id)[0]
+    return first.status is not MessageStatus.QUEUED or first.priority is Priority.EMERGENCY
 
 
 def _deliver_to(beat: Beat, agent_id: int) -> None:

@@ -77,7 +77,7 @@ def _result(found: Orchestration, work: worktrees.Work) -> str:
     seconds = (found.updated_at - found.created_at) / 1000
     return "\n".join(
         (
-            f"completed in {seconds:.0f} s: {found.outcome}",
+            f"completed in {seconds:.0f} s: {work.commits} commits, {len(work.files)} files on {work.branch}",
             f"  the result:   git -C {found.project} log --stat {found.starting_commit[:12]}..{work.branch}",
             f"  the agents:   claude_control.py attach {found.session}   (detach with C-b d)",
             f"  end them:     claude_control.py stop {found.session}",

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 CHUNK_CHARACTERS = 700
 CHUNK_NEWLINES = 2
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])")
-_WRAPPER = re.compile(r"</?pasted_content[^>]*>\n?")
+_WRAPPER = re.compile(
+    r'(?:\A\s*|\n\n)<pasted_content id="(?P<id>\w+)">\n(?P<text>.*?)\n</pasted_content id="(?P=id)">(?:\n|\Z)',
+    re.DOTALL,
+)
 _FRAME = re.compile(r"\A\s*\[msg (?P<id>\d+) from [^\]\n]+\]\n(?P<body>.*)\n\[end of msg (?P=id)\]\s*\Z", re.DOTALL)
 _ZERO_WIDTH_JOINER = "\u200d"
 
@@ -53,8 +56,28 @@ def unframe(prompt: str) -> tuple[int, str] | None:
 
     Only the outermost frame counts: a frame that is quoted in a body proves nothing.
     """
-    found = _FRAME.match(_WRAPPER.sub("", prompt))
+    found = _FRAME.match(prompt)
     return (int(found["id"]), found["body"]) if found else None
+
+
+def unwrap(prompt: str) -> str:
+    """A prompt without what Claude Code puts around a paste that it marks as foreign.
+
+    A body may quote such marks: a prompt has to be read both ways.
+    """
+    return _WRAPPER.sub(r"\g<text>", prompt)
+
+
+def is_command(text: str) -> bool:
+    """Whether a text is a slash command and nothing else."""
+    return re.fullmatch(r"/[A-Za-z][\w:-]*( [^\n]*)?", text) is not None
+
+
+def digest(messages: Sequence[tuple[int, str, str]]) -> str:
+    """One text of several messages (id, sender, body), for an agent that got more than it can read one by one."""
+    parts = [f"{len(messages)} messages have come faster than they could be handed over. They are, in order:"]
+    parts += [f"--- message {number} from {sender}\n{body}" for number, sender, body in messages]
+    return "\n\n".join(parts)
 
 
 def chunks(text: str) -> Iterator[str]:

@@ -8,9 +8,17 @@ from lib import agents, messages
 from lib.errors import NotFound
 from lib.models import Event
 
+#: With a time before it a sentence fits a terminal of 100 columns; so what matters stands first, and quotes last.
+LONGEST = 88
+
 
 def sentence(db: sqlite3.Connection, event: Event) -> str | None:
     """One line about an event, or None for one that is only of use to a program."""
+    said = _sentence(db, event)
+    return said if said is None or len(said) <= LONGEST else f"{said[: LONGEST - 3]}..."
+
+
+def _sentence(db: sqlite3.Connection, event: Event) -> str | None:
     role = _role(db, event)
     data = event.data
     match event.kind:
@@ -25,7 +33,7 @@ def sentence(db: sqlite3.Connection, event: Event) -> str | None:
         case "check_in.fired":
             return f"check-in for {role}"
         case "report.completion":
-            return f"{role} reports completion: {data.get('summary')} (commit {str(data.get('commit'))[:8]})"
+            return f"{role} reports completion with commit {str(data.get('commit'))[:7]}: {data.get('summary')}"
         case "hook.StopFailure":
             return f"{role}'s turn failed: {data.get('details')}"
         case "hook.SessionEnd":
@@ -34,6 +42,13 @@ def sentence(db: sqlite3.Connection, event: Event) -> str | None:
             outcome = f": {data['outcome']}" if data.get("outcome") else ""
             return f"the orchestration is {kind.partition('.')[2]}{outcome}"
     return None
+
+
+def step(event: Event) -> str:
+    """A message's event as one step of its way: `pasted (attempt 1)`."""
+    name = event.kind.partition(".")[2]
+    details = ", ".join(f"{key} {value}" for key, value in event.data.items() if value is not None)
+    return f"{name} ({details})" if details else name
 
 
 def _role(db: sqlite3.Connection, event: Event) -> str:
@@ -51,4 +66,4 @@ def _arrived(db: sqlite3.Connection, message_id: int, role: str) -> str:
     if message.kind == "briefing":
         return f"{role} is briefed (acknowledged in {took:.1f} s)"
     first = next((line for line in message.body.splitlines() if line.strip()), "")
-    return f"{message.sender} -> {role}: {first[:90]}{'...' if len(first) > 90 else ''} ({took:.1f} s)"
+    return f"{message.sender} -> {role} ({took:.1f} s): {first}"

@@ -39,6 +39,31 @@ def _process_without_proc(pid: int) -> Process | None:
         return None
 
 
+def is_below(pid: int, ancestor: int) -> bool:
+    """Whether a process is `ancestor` or one of its descendants."""
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        pid = _parent(pid)
+    return False
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(
+            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[1]
+        )
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return 0
+    import psutil  # noqa: PLC0415 - only where there is no /proc (macOS)
+
+    try:
+        return int(psutil.Process(pid).ppid())
+    except psutil.NoSuchProcess:
+        return 0
+
+
 def is_alive(known: Process | None) -> bool:
     """Whether exactly this process still runs (a later one with the same pid is another)."""
     return known is not None and process(known.pid) == known

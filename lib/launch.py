@@ -118,6 +118,7 @@ def plan(
         config_dir=config_dir,
         starting_branch=start.branch,
         starting_commit=start.commit,
+        messages_per_minute=stage.settings.messages_per_minute,
         outcome=None,
         created_at=now,
         updated_at=now,
@@ -152,9 +153,7 @@ def _free_worktree(project: Path, role: str, orchestration_id: str) -> Path:
 
 def launch(db: sqlite3.Connection, stage: Stage, decided: Plan, *, progress: Progress) -> Orchestration:
     """Start a team: recorded first, then brought about. Returns when every agent has acknowledged its briefing."""
-    installation = claude.preflight(
-        stage.settings, decided.orchestration.program, home=stage.home, project=decided.orchestration.project
-    )
+    installation = _preflight(stage, decided.orchestration)
     _record(db, stage, decided)
     return bring_about(db, stage, decided.orchestration.id, installation, progress=progress)
 
@@ -166,7 +165,7 @@ def _record(db: sqlite3.Connection, stage: Stage, decided: Plan) -> None:
     with store.writing(db):
         orchestrations.add(db, decided.orchestration)
         for new in decided.agents:
-            agent_id = agents.add(db, decided.orchestration.id, new)
+            agent_id = agents.add(db, decided.orchestration, new)
             minutes = stage.settings.check_in_minutes.get(new.role, roles[new.role].check_in_minutes)
             note = templates.render("recurring_check_in.md", role=new.role)
             checkins.add(db, agent_id, note, minutes=minutes, now=now, recurring=True)
@@ -181,8 +180,13 @@ def resume(db: sqlite3.Connection, stage: Stage, project: Path, *, progress: Pro
             f"{project} has no orchestration to resume" + (f": the last one is {ended.status}" if ended else ""),
             hint=f"auto_orchestrate.py --project {project} --spec SPEC",
         )
-    installation = claude.preflight(stage.settings, found.program, home=stage.home, project=project)
-    return bring_about(db, stage, found.id, installation, progress=progress)
+    return bring_about(db, stage, found.id, _preflight(stage, found), progress=progress)
+
+
+def _preflight(stage: Stage, found: Orchestration) -> claude.Installation:
+    # Agents work in worktrees of the repository: what counts for them is the trust in its first checkout.
+    repository = worktrees.main_worktree(found.project)
+    return claude.preflight(stage.settings, found.program, home=stage.home, project=repository)
 
 
 def bring_about(
@@ -291,7 +295,11 @@ def _ensure_process(
     if host.is_alive(agent.process):
         return agent, False
     # A conversation that has a transcript goes on; one that never had a turn cannot be resumed.
-    goes_on = claude.transcript(agent.config_dir, agent.conversation_id) is not None
+    transcript = claude.transcript(agent.config_dir, agent.conversation_id)
+    goes_on = transcript is not None
+    if transcript:
+        for prompt in claude.unread(transcript):
+            messages.take_back(db, agent, prompt, now=host.now_ms())
     conversation = agent.conversation_id if goes_on or agent.epoch == 0 else str(uuid.uuid4())
     agent = agents.start_epoch(db, agent.id, conversation_id=conversation)
     with store.writing(db):
@@ -341,11 +349,11 @@ def _await_ready(stage: Stage, agent: Agent) -> None:
     assert agent.pane_id
     deadline = time.monotonic() + stage.settings.launch_timeout_seconds
     while time.monotonic() < deadline:
-        if delivery.state_of(agent) is AgentState.GONE:
+        if agents.state_of(agent) is AgentState.GONE:
             raise Unavailable(f"{agent.role} ended at its start: {_last_words(stage.tmux, agent)}")
-        if delivery.state_of(agent) is not AgentState.STARTING:
+        if agents.state_of(agent) is not AgentState.STARTING:
             screen = screens.read(stage.tmux.look(agent.pane_id).screen)
-            if screen.kind is screens.ScreenKind.COMPOSER or delivery.state_of(agent) is AgentState.WORKING:
+            if screen.kind is screens.ScreenKind.COMPOSER or agents.state_of(agent) is AgentState.WORKING:
                 return
         time.sleep(0.02)
     raise Unavailable(
@@ -415,7 +423,7 @@ def _await_briefed(desk: delivery.Desk, stage: Stage, agent: Agent, message_id: 
         message = messages.get(desk.db, message_id)
         if message.status is MessageStatus.ACKNOWLEDGED:
             return
-        if delivery.state_of(agent) is AgentState.GONE:
+        if agents.state_of(agent) is AgentState.GONE:
             raise Unavailable(f"{agent.role} ended before it was briefed: {_last_words(stage.tmux, agent)}")
         time.sleep(0.05)
     raise Unavailable(

@@ -6,13 +6,22 @@ import sqlite3
 
 from lib import framing
 from lib.errors import NotFound, Usage
-from lib.models import PENDING, Agent, Message, MessageKind, MessageStatus
+from lib.models import PENDING, Agent, Message, MessageKind, MessageStatus, Priority
 from lib.store import record, writing
 
 _IS_PENDING = f"status IN ({', '.join(repr(str(status)) for status in PENDING)})"
 
 
-def queue(db: sqlite3.Connection, agent: Agent, body: str, *, sender: str, kind: MessageKind, now: int) -> Message:
+def queue(
+    db: sqlite3.Connection,
+    agent: Agent,
+    body: str,
+    *,
+    sender: str,
+    kind: MessageKind,
+    now: int,
+    priority: Priority = Priority.NORMAL,
+) -> Message:
     """Record a message to an agent; delivering it is another step (`delivery.py`).
 
     The body is cleaned first, so that ledger and agent hold the same text. Raises `Usage` when nothing is left.
@@ -20,10 +29,13 @@ def queue(db: sqlite3.Connection, agent: Agent, body: str, *, sender: str, kind:
     body = framing.clean(body)
     if not body.strip():
         raise Usage("the message is empty")
+    if kind is MessageKind.COMMAND and not framing.is_command(body):
+        raise Usage(f"{body!r} is no slash command", hint="a command is one line that begins with /, such as /compact")
     with writing(db):
         cursor = db.execute(
-            "INSERT INTO messages (agent_id, sender, kind, body, status, queued_at) VALUES (?, ?, ?, ?, 'queued', ?)",
-            (agent.id, sender, kind, body, now),
+            "INSERT INTO messages (agent_id, sender, kind, priority, body, status, queued_at)"
+            " VALUES (?, ?, ?, ?, ?, 'queued', ?)",
+            (agent.id, sender, kind, priority, body, now),
         )
         message_id = int(cursor.lastrowid or 0)
         _tell(db, "message.queued", agent, message_id, now, sender=sender, kind=kind)
@@ -38,6 +50,18 @@ def get(db: sqlite3.Connection, message_id: int) -> Message:
     return _message(row)
 
 
+def find(
+    db: sqlite3.Connection, *, agent_id: int | None = None, status: MessageStatus | None = None, limit: int
+) -> list[Message]:
+    """The newest messages, oldest of them first; of one agent or in one status, when named."""
+    rows = db.execute(
+        "SELECT * FROM messages WHERE (? IS NULL OR agent_id = ?) AND (? IS NULL OR status = ?)"
+        " ORDER BY id DESC LIMIT ?",
+        (agent_id, agent_id, status, status, limit),
+    ).fetchall()
+    return [_message(row) for row in reversed(rows)]
+
+
 def briefing_of(db: sqlite3.Connection, agent_id: int) -> Message | None:
     """The one briefing of an agent, or None before it was written."""
     row = db.execute("SELECT * FROM messages WHERE agent_id = ? AND kind = 'briefing'", (agent_id,)).fetchone()
@@ -45,12 +69,13 @@ def briefing_of(db: sqlite3.Connection, agent_id: int) -> Message | None:
 
 
 def pending(db: sqlite3.Connection, agent_id: int) -> list[Message]:
-    """What still has to arrive at an agent, in the order in which it will.
+    """What still has to arrive at an agent, in the order in which it will: by priority, then by age.
 
     What has been pasted comes first: it may stand in the composer, and nothing may be typed after it.
     """
     rows = db.execute(
-        f"SELECT * FROM messages WHERE agent_id = ? AND {_IS_PENDING} ORDER BY status = 'queued', id",
+        f"SELECT * FROM messages WHERE agent_id = ? AND {_IS_PENDING} AND carried_by IS NULL"
+        " ORDER BY status = 'queued', priority DESC, id",
         (agent_id,),
     )
     return [_message(row) for row in rows]
@@ -87,19 +112,39 @@ def acknowledge(db: sqlite3.Connection, agent: Agent, prompt: str, *, proof: str
     `proof` is "hook" or "transcript". Only the same agent, id and text count. Returns whether a message was
     acknowledged now; a proof that comes twice changes nothing.
     """
-    framed = framing.unframe(prompt)
-    if framed is None:
-        return False
-    message_id, body = framed
+    for text in dict.fromkeys((prompt, framing.unwrap(prompt))):
+        framed = framing.unframe(text)
+        if framed and _acknowledge(db, agent, *framed, proof=proof, now=now):
+            return True
+    return False
+
+
+def _acknowledge(db: sqlite3.Connection, agent: Agent, message_id: int, body: str, *, proof: str, now: int) -> bool:
     with writing(db):
-        changed = db.execute(
-            "UPDATE messages SET status = 'acknowledged', acknowledged_at = ?, reason = NULL"
-            f" WHERE id = ? AND agent_id = ? AND body = ? AND {_IS_PENDING}",
-            (now, message_id, agent.id, body),
-        ).rowcount
-        if changed:
-            _tell(db, "message.acknowledged", agent, message_id, now, proof=proof)
-    return bool(changed)
+        row = db.execute(
+            f"SELECT 1 FROM messages WHERE id = ? AND agent_id = ? AND body = ? AND {_IS_PENDING}",
+            (message_id, agent.id, body),
+        ).fetchone()
+        if row:
+            _mark_acknowledged(db, agent, message_id, proof, now)
+    return row is not None
+
+
+def acknowledge_command(db: sqlite3.Connection, agent: Agent, message: Message, *, now: int) -> None:
+    """A slash command stands in the transcript as one that was run; it has no frame to prove it by."""
+    with writing(db):
+        _mark_acknowledged(db, agent, message.id, "transcript", now)
+
+
+def _mark_acknowledged(db: sqlite3.Connection, agent: Agent, message_id: int, proof: str, now: int) -> None:
+    """A message has arrived, and with a digest those that it carries."""
+    rows = db.execute(
+        "UPDATE messages SET status = 'acknowledged', acknowledged_at = ?, reason = NULL"
+        f" WHERE (id = ? OR carried_by = ?) AND {_IS_PENDING} RETURNING id",
+        (now, message_id, message_id),
+    ).fetchall()
+    for row in rows:
+        _tell(db, "message.acknowledged", agent, row["id"], now, proof=proof)
 
 
 def requeue(db: sqlite3.Connection, message: Message, agent: Agent, reason: str, *, now: int) -> None:
@@ -107,6 +152,18 @@ def requeue(db: sqlite3.Connection, message: Message, agent: Agent, reason: str,
     with writing(db):
         db.execute("UPDATE messages SET status = 'queued', reason = ? WHERE id = ?", (reason, message.id))
         _tell(db, "message.requeued", agent, message.id, now, reason=reason)
+
+
+def take_back(db: sqlite3.Connection, agent: Agent, prompt: str, *, now: int) -> None:
+    """Queue a message again that the agent had accepted and was killed before it read it."""
+    framed = framing.unframe(prompt) or framing.unframe(framing.unwrap(prompt))
+    if framed is None:
+        return
+    row = db.execute(
+        "SELECT * FROM messages WHERE id = ? AND agent_id = ? AND status = 'acknowledged'", (framed[0], agent.id)
+    ).fetchone()
+    if row:
+        requeue(db, _message(row), agent, "accepted, but not read before the agent was killed", now=now)
 
 
 def hold(db: sqlite3.Connection, message: Message, reason: str) -> None:
@@ -117,10 +174,20 @@ def hold(db: sqlite3.Connection, message: Message, reason: str) -> None:
 
 
 def fail(db: sqlite3.Connection, message: Message, agent: Agent, reason: str, *, now: int) -> None:
-    """Give a message up, with the reason."""
+    """Give a message up, with the reason; a digest takes along what it carries."""
     with writing(db):
-        db.execute("UPDATE messages SET status = 'failed', reason = ? WHERE id = ?", (reason, message.id))
+        db.execute(
+            f"UPDATE messages SET status = 'failed', reason = ? WHERE (id = ? OR carried_by = ?) AND {_IS_PENDING}",
+            (reason, message.id, message.id),
+        )
         _tell(db, "message.failed", agent, message.id, now, reason=reason)
+
+
+def fail_pending(db: sqlite3.Connection, agent_id: int, reason: str) -> None:
+    """Give up what an agent has not got and never will; call it in the transaction that ends the agent."""
+    db.execute(
+        f"UPDATE messages SET status = 'failed', reason = ? WHERE agent_id = ? AND {_IS_PENDING}", (reason, agent_id)
+    )
 
 
 def cancel_pending(db: sqlite3.Connection, orchestration_id: str, reason: str) -> None:
@@ -130,6 +197,54 @@ def cancel_pending(db: sqlite3.Connection, orchestration_id: str, reason: str) -
         f" WHERE agent_id IN (SELECT id FROM agents WHERE orchestration_id = ?) AND {_IS_PENDING}",
         (reason, orchestration_id),
     )
+
+
+# -- flood control --
+
+RATE_WINDOW_MS = 60_000
+_UNDER_RATE = f"priority <= {int(Priority.NORMAL)} AND kind NOT IN ('briefing', 'command')"
+
+
+def next_place(db: sqlite3.Connection, agent: Agent, *, now: int) -> int | None:
+    """When an agent's rate has room for one more message (UTC milliseconds); None when it has now."""
+    rows = db.execute(
+        f"SELECT pasted_at FROM messages WHERE agent_id = ? AND pasted_at > ? AND {_UNDER_RATE}"
+        " ORDER BY pasted_at DESC LIMIT ?",
+        (agent.id, now - RATE_WINDOW_MS, agent.messages_per_minute),
+    ).fetchall()
+    return None if len(rows) < agent.messages_per_minute else int(rows[-1][0]) + RATE_WINDOW_MS
+
+
+def is_under_rate(message: Message) -> bool:
+    """Whether flood control applies to a message."""
+    return message.priority <= Priority.NORMAL and message.kind not in (MessageKind.BRIEFING, MessageKind.COMMAND)
+
+
+def hold_back(db: sqlite3.Connection, agent: Agent, reason: str, *, now: int) -> None:
+    """Hold what waits under the rate, to be delivered together when there is room."""
+    with writing(db):
+        held = db.execute(
+            f"UPDATE messages SET held = 1, reason = ? WHERE agent_id = ? AND status = 'queued' AND held = 0"
+            f" AND carried_by IS NULL AND {_UNDER_RATE} RETURNING id",
+            (reason, agent.id),
+        ).fetchall()
+        for row in held:
+            _tell(db, "message.held", agent, row["id"], now, reason=reason)
+
+
+def bundle_held(db: sqlite3.Connection, agent: Agent, *, now: int) -> None:
+    """Make one digest of what was held back; a single message stays what it is."""
+    with writing(db):
+        rows = db.execute(
+            "SELECT * FROM messages WHERE agent_id = ? AND status = 'queued' AND held = 1 AND carried_by IS NULL"
+            " ORDER BY priority DESC, id",
+            (agent.id,),
+        ).fetchall()
+        if len(rows) < 2:
+            return
+        body = framing.digest([(row["id"], row["sender"], row["body"]) for row in rows])
+        made = queue(db, agent, body, sender="scheduler", kind=MessageKind.DIGEST, now=now)
+        db.executemany("UPDATE messages SET carried_by = ? WHERE id = ?", [(made.id, row["id"]) for row in rows])
 
 
 def count_pending(db: sqlite3.Connection, agent_id: int) -> int:
@@ -155,9 +270,12 @@ def _message(row: sqlite3.Row) -> Message:
         sender=row["sender"],
         kind=MessageKind(row["kind"]),
         body=row["body"],
+        priority=Priority(row["priority"]),
         status=MessageStatus(row["status"]),
         attempts=row["attempts"],
         reason=row["reason"],
+        held=bool(row["held"]),
+        carried_by=row["carried_by"],
         queued_at=row["queued_at"],
         pasted_at=row["pasted_at"],
         submitted_at=row["submitted_at"],

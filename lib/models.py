@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from pathlib import Path
 
 
@@ -42,8 +42,21 @@ PENDING = (MessageStatus.QUEUED, MessageStatus.PASTED, MessageStatus.SUBMITTED)
 class MessageKind(StrEnum):
     BRIEFING = "briefing"
     MESSAGE = "message"
+    COPY = "copy"
     CHECK_IN = "check_in"
     REPORT = "report"
+    NOTICE = "notice"
+    DIGEST = "digest"
+    COMMAND = "command"
+
+
+class Priority(IntEnum):
+    """Which message goes first. HIGH and above know no rate; EMERGENCY also goes in between two tool calls."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+    EMERGENCY = 3
 
 
 class CheckInStatus(StrEnum):
@@ -98,6 +111,7 @@ class Orchestration:
     config_dir: Path
     starting_branch: str | None
     starting_commit: str
+    messages_per_minute: int
     outcome: str | None
     created_at: int
     updated_at: int
@@ -108,11 +122,13 @@ class Agent:
     """One Claude Code in one window and one worktree, holding one role.
 
     `epoch` grows whenever the agent's process is started anew; what an older epoch reports is
-    history and is never acted on. `pane_id` and `process` are None until the window exists.
+    history and is never acted on. `pane_id`, `pane_pid` and `process` are None until the window exists.
+    The pane's process is the agent's own, except for a guest: a Claude Code that a person has started in a
+    shell. A guest belongs to no orchestration, has no hooks of ours and no branch.
     """
 
     id: int
-    orchestration_id: str
+    orchestration_id: str | None
     session: str
     role: str
     window: int
@@ -123,14 +139,20 @@ class Agent:
     conversation_id: str
     epoch: int
     pane_id: str | None
+    pane_pid: int | None
     process: Process | None
+    messages_per_minute: int
     last_hook: str | None
     last_hook_at: int | None
 
     @property
     def target(self) -> str:
-        """How people name this agent: `webapp-impl:developer`."""
-        return f"{self.session}:{self.role}"
+        """How people name this agent: `webapp-impl:developer`, and a guest by its window."""
+        return f"{self.session}:{self.window if self.is_guest else self.role}"
+
+    @property
+    def is_guest(self) -> bool:
+        return self.orchestration_id is None
 
 
 @dataclass(frozen=True)
@@ -141,10 +163,13 @@ class Message:
     agent_id: int
     sender: str
     kind: MessageKind
+    priority: Priority
     body: str
     status: MessageStatus
     attempts: int
     reason: str | None
+    held: bool
+    carried_by: int | None
     queued_at: int
     pasted_at: int | None
     submitted_at: int | None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lib import checkins, messages
 from lib.errors import Busy, NotFound
-from lib.models import LIVE, Orchestration, OrchestrationStatus, Program
+from lib.models import LIVE, Agent, Orchestration, OrchestrationStatus, Program
 from lib.store import record, writing
 
 #: An orchestration in one of these is over.
@@ -28,12 +28,12 @@ def add(db: sqlite3.Connection, new: Orchestration) -> None:
     try:
         db.execute(
             "INSERT INTO orchestrations (id, project, session, spec_path, spec_title, spec_text, status, program,"
-            " config_dir, starting_branch, starting_commit, created_at, updated_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " config_dir, starting_branch, starting_commit, messages_per_minute, created_at, updated_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(new.id, str(new.project), new.session, str(new.spec_path), new.spec_title, new.spec_text),
                 *(new.status, new.program, str(new.config_dir), new.starting_branch, new.starting_commit),
-                *(new.created_at, new.updated_at),
+                *(new.messages_per_minute, new.created_at, new.updated_at),
             ),
         )
     except sqlite3.IntegrityError:
@@ -58,6 +58,13 @@ def get(db: sqlite3.Connection, orchestration_id: str) -> Orchestration:
     if row is None:
         raise NotFound(f"no orchestration has the id {orchestration_id}", hint="claude_control.py status")
     return _orchestration(row)
+
+
+def of_agent(db: sqlite3.Connection, agent: Agent) -> Orchestration:
+    """The orchestration that an agent works in. Raises `NotFound` for a guest, which works in none."""
+    if agent.orchestration_id is None:
+        raise NotFound(f"{agent.target} belongs to no team", hint="claude_control.py status")
+    return get(db, agent.orchestration_id)
 
 
 def live_in(db: sqlite3.Connection, project: Path) -> Orchestration | None:
@@ -135,6 +142,7 @@ def _orchestration(row: sqlite3.Row) -> Orchestration:
         config_dir=Path(row["config_dir"]),
         starting_branch=row["starting_branch"],
         starting_commit=row["starting_commit"],
+        messages_per_minute=row["messages_per_minute"],
         outcome=row["outcome"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],

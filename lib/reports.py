@@ -7,7 +7,7 @@ import sqlite3
 
 from lib import agents, messages, orchestrations, templates, worktrees
 from lib.errors import OrchestratorError
-from lib.models import Agent, Message, MessageKind, OrchestrationStatus
+from lib.models import LIVE, Agent, Message, MessageKind, OrchestrationStatus
 from lib.store import record, writing
 from lib.teams import ORCHESTRATOR
 
@@ -18,7 +18,9 @@ def complete(db: sqlite3.Connection, agent: Agent, summary: str, *, sender: str,
     The Orchestrator's own report ends the orchestration. Either needs evidence: a commit beyond the starting
     commit. Raises `OrchestratorError` without one. Returns the message to the orchestrator, None for its own.
     """
-    found = orchestrations.get(db, agent.orchestration_id)
+    found = orchestrations.of_agent(db, agent)
+    if found.status not in LIVE:
+        raise OrchestratorError(f"{found.session} is {found.status}: there is nothing left to report")
     work = worktrees.work_since(agent.worktree, found.starting_commit, agent.branch)
     if not work.commits:
         raise OrchestratorError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import asdict, dataclass
 
-from lib import agents, delivery, messages, orchestrations, reports
+from lib import agents, messages, orchestrations, reports
 from lib.models import AgentState, Orchestration, Program
 
 #: How long an orchestration that has ended is still shown.
@@ -107,7 +107,7 @@ def _orchestration(db: sqlite3.Connection, found: Orchestration) -> Orchestratio
                 target=agent.target,
                 role=agent.role,
                 window=agent.window,
-                state=delivery.state_of(agent),
+                state=agents.state_of(agent),
                 waiting=messages.count_pending(db, agent.id),
                 reported=agent.role in reported,
                 seen_at=agent.last_hook_at,

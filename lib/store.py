@@ -25,6 +25,7 @@ CREATE TABLE orchestrations (
     config_dir TEXT NOT NULL,
     starting_branch TEXT,
     starting_commit TEXT NOT NULL,
+    messages_per_minute INTEGER NOT NULL CHECK (messages_per_minute > 0),
     outcome TEXT,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL
@@ -36,14 +37,18 @@ CREATE UNIQUE INDEX one_live_per_project ON orchestrations (project)
 
 CREATE TABLE agents (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    orchestration_id TEXT NOT NULL REFERENCES orchestrations (id),
+    orchestration_id TEXT REFERENCES orchestrations (id), -- NULL for a guest: a claude that a person started
+    session TEXT NOT NULL,
     role TEXT NOT NULL,
     window INTEGER NOT NULL,
+    program TEXT NOT NULL CHECK (program IN ('claude', 'rehearsal')),
+    config_dir TEXT NOT NULL,
     worktree TEXT NOT NULL,
-    branch TEXT NOT NULL UNIQUE,
-    conversation_id TEXT NOT NULL UNIQUE,
+    branch TEXT UNIQUE,
+    conversation_id TEXT NOT NULL,
     epoch INTEGER NOT NULL DEFAULT 0,
     pane_id TEXT,
+    pane_pid INTEGER,
     pid INTEGER,
     started INTEGER,
     last_hook TEXT,
@@ -51,17 +56,22 @@ CREATE TABLE agents (
     UNIQUE (orchestration_id, role),
     UNIQUE (orchestration_id, window)
 ) STRICT;
+CREATE UNIQUE INDEX one_guest_per_pane ON agents (pane_id) WHERE orchestration_id IS NULL;
 
 CREATE TABLE messages (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     agent_id INTEGER NOT NULL REFERENCES agents (id),
     sender TEXT NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('briefing', 'message', 'check_in', 'report')),
+    kind TEXT NOT NULL CHECK (kind IN
+        ('briefing', 'message', 'copy', 'check_in', 'report', 'notice', 'digest', 'command')),
+    priority INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 3),
     body TEXT NOT NULL,
     status TEXT NOT NULL CHECK (status IN
         ('queued', 'pasted', 'submitted', 'acknowledged', 'failed', 'cancelled')),
     attempts INTEGER NOT NULL DEFAULT 0,
     reason TEXT,
+    held INTEGER NOT NULL DEFAULT 0,
+    carried_by INTEGER REFERENCES messages (id),
     queued_at INTEGER NOT NULL,
     pasted_at INTEGER,
     submitted_at INTEGER,
@@ -69,6 +79,7 @@ CREATE TABLE messages (
 ) STRICT;
 CREATE INDEX pending_messages ON messages (agent_id, id)
     WHERE status IN ('queued', 'pasted', 'submitted');
+CREATE INDEX recent_messages ON messages (agent_id, pasted_at);
 CREATE UNIQUE INDEX one_briefing ON messages (agent_id) WHERE kind = 'briefing';
 
 CREATE TABLE check_ins (
@@ -107,6 +118,7 @@ CREATE TABLE events (
     data TEXT NOT NULL
 ) STRICT;
 CREATE INDEX events_of_orchestration ON events (orchestration_id, id);
+CREATE INDEX events_of_message ON events (message_id, id) WHERE message_id IS NOT NULL;
 """
 
 #: Migration number N brings the database from user_version N-1 to N; a released one is never edited.
@@ -202,12 +214,18 @@ def record(
 
 
 def events(
-    db: sqlite3.Connection, *, orchestration: str | None = None, after: int = 0, limit: int = 1000
+    db: sqlite3.Connection,
+    *,
+    orchestration: str | None = None,
+    message: int | None = None,
+    after: int = 0,
+    limit: int = 1000,
 ) -> list[Event]:
-    """Events in order of their ids, after an id, of one orchestration or of all."""
+    """Events in order of their ids, after an id; of one orchestration or of one message, when named."""
     rows = db.execute(
-        "SELECT * FROM events WHERE id > ? AND (? IS NULL OR orchestration_id = ?) ORDER BY id LIMIT ?",
-        (after, orchestration, orchestration, limit),
+        "SELECT * FROM events WHERE id > ? AND (? IS NULL OR orchestration_id = ?) AND (? IS NULL OR message_id = ?)"
+        " ORDER BY id LIMIT ?",
+        (after, orchestration, orchestration, message, message, limit),
     )
     return [
         Event(

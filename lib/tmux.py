@@ -17,6 +17,9 @@ from pathlib import Path
 
 from lib.errors import NotFound, OrchestratorError, Unavailable
 
+#: Keys, as a terminal sends them.
+ENTER, ESCAPE, CTRL_S = "\r", "\x1b", "\x13"
+
 #: Older servers lack `-e` of new-window and nested formats that the guards use.
 MINIMUM_VERSION = (3, 0)
 
@@ -202,24 +205,31 @@ class Tmux:
         pane, pid = output.split()
         return pane, int(pid)
 
-    def paste(self, pane: str, pid: int, chunks: Sequence[str]) -> None:
+    def paste(self, pane: str, pid: int, chunks: Sequence[str], *, command: str | None = None) -> None:
         """Paste chunks in order, each as a bracketed paste, and only while `pid` is the pane's live process.
+
+        `command` names what must be in the foreground besides, for a program that runs in a shell.
 
         The guard is evaluated inside the server together with the pastes, and they run in one piece: pasting
         into a dead pane kills the server of tmux 3.3a, a pane whose process was replaced may be a shell, and a
         sender that dies half-way leaves all of the text or none.
         """
-        self._paste_guarded(pane, pid, chunks, "-p")
+        self._paste_guarded(pane, pid, chunks, "-p", command)
 
-    def press_enter(self, pane: str, pid: int) -> None:
-        """Submit: a carriage return by way of a buffer, which works in copy mode too and leaves it alone."""
-        self._paste_guarded(pane, pid, ["\r"], "-r")
+    def press(self, pane: str, pid: int, key: str, *, command: str | None = None) -> None:
+        """Press a key (ENTER, ESCAPE, CTRL_S) under the same guard as `paste`.
 
-    def _paste_guarded(self, pane: str, pid: int, chunks: Sequence[str], how: str) -> None:
+        It goes by way of a buffer, which works in copy mode too and leaves that alone.
+        """
+        self._paste_guarded(pane, pid, [key], "-r", command)
+
+    def _paste_guarded(self, pane: str, pid: int, chunks: Sequence[str], how: str, command: str | None) -> None:
         # Buffer names are global to the server: two senders with the same names damage each other's text.
         name = f"orchestrator-{os.getpid()}-{os.urandom(4).hex()}"
         names = [f"{name}-{number}" for number in range(len(chunks))]
         alive = f"#{{&&:#{{==:#{{pane_dead}},0}},#{{==:#{{pane_pid}},{pid}}}}}"
+        if command is not None:
+            alive = f"#{{&&:{alive},#{{==:#{{pane_current_command}},{command}}}}}"
         pastes = " ; ".join(f"paste-buffer {how} -d -b {buffer} -t {pane}" for buffer in names)
         discards = " ; ".join(f"delete-buffer -b {buffer}" for buffer in names)
         self._source(

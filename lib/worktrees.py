@@ -115,6 +115,11 @@ def worktrees(project: Path) -> dict[Path, str | None]:
     return found
 
 
+def main_worktree(project: Path) -> Path:
+    """The top of the repository's first checkout: `project` itself unless that is a linked worktree."""
+    return next(iter(worktrees(project)), project)
+
+
 def work_since(worktree: Path, commit: str, branch: str) -> Work:
     """What an agent's branch holds beyond `commit`. Raises `NotFound` when the worktree is gone."""
     if not worktree.exists():

@@ -1,0 +1,118 @@
+"""One agent's composer: look at it, put text into it, press a key. Nothing is typed anywhere else.
+
+Every look asks for the same living process, and every paste is guarded by tmux itself: between a look and a
+paste an agent may have died, and what is in its place may be a shell.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from lib import agents, claude, screens
+from lib.errors import NotFound
+from lib.models import Agent, AgentState
+from lib.tmux import CTRL_S, ENTER, ESCAPE, Look, Tmux
+
+#: A draft that has not changed for this long is not being typed: it is put aside while a message goes through.
+_DRAFT_RESTS_SECONDS = 1.0
+_KEY_SHOWS_WITHIN_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Composer:
+    """The composer of one agent in one tmux server."""
+
+    tmux: Tmux
+    agent: Agent
+
+    def look(self) -> Look | None:
+        """The agent's pane, or None when it is not the living process that we know."""
+        if self.agent.pane_id is None or self.agent.pane_pid is None:
+            return None
+        try:
+            look = self.tmux.look(self.agent.pane_id)
+        except NotFound:
+            return None
+        return None if look.dead or look.pid != self.agent.pane_pid else look
+
+    def obstacle(self, *, between_tools: bool = False) -> str | None:
+        """Why nothing may be typed now, or None. `between_tools`: an agent at work is no obstacle."""
+        role = self.agent.role
+        look = self.look()
+        match agents.state_of(self.agent) if look else AgentState.GONE:
+            case AgentState.GONE:
+                return f"{role} is gone"
+            case AgentState.STARTING:
+                return f"{role} is starting"
+            case AgentState.WORKING if not between_tools:
+                return f"{role} is working"
+            case AgentState.ASKING:
+                return f"{role} waits for an answer in its window"
+            case AgentState.LIMITED:
+                return f"{role} is limited until {agents.limited_until(self.agent)}"
+        screen = screens.read(look.screen) if look else None
+        if screen is None or screen.kind is not screens.ScreenKind.COMPOSER:
+            return f"{role}'s window shows something else than its composer"
+        if screen.draft:
+            return self._put_aside(screen.draft)
+        return None
+
+    def put(self, chunks: Iterable[str]) -> None:
+        """Paste text, as typed by the user."""
+        pane_id, pid, command = self._guard()
+        self.tmux.paste(pane_id, pid, list(chunks), command=command)
+
+    def submit(self) -> None:
+        """Press Enter; call it only when the composer is known to hold what shall be submitted."""
+        self._press(ENTER)
+
+    def interrupt(self, *, within_seconds: float) -> bool:
+        """Press Escape on an agent at work and see it become idle. Returns whether it did."""
+        if agents.state_of(self.agent) is not AgentState.WORKING:
+            return True
+        self._press(ESCAPE)
+        return _becomes(lambda: agents.state_of(self.agent) is AgentState.IDLE, within_seconds)
+
+    def ends_with(self, line: str) -> bool:
+        """Whether the composer is there, and its text ends with this line."""
+        look = self.look()
+        screen = screens.read(look.screen) if look else None
+        return (
+            screen is not None
+            and screen.kind is screens.ScreenKind.COMPOSER
+            and screens.ends_with_line(screen.draft, line)
+        )
+
+    def _put_aside(self, draft: str) -> str | None:
+        """Put a person's half-typed draft aside: Claude Code brings it back after the next submit."""
+        typing = f"somebody is typing to {self.agent.role}"
+        time.sleep(_DRAFT_RESTS_SECONDS)
+        if self._draft() != draft:
+            return typing
+        self._press(CTRL_S)
+        return None if _becomes(lambda: self._draft() == "", _KEY_SHOWS_WITHIN_SECONDS) else typing
+
+    def _draft(self) -> str | None:
+        look = self.look()
+        screen = screens.read(look.screen) if look else None
+        return screen.draft if screen and screen.kind is screens.ScreenKind.COMPOSER else None
+
+    def _press(self, key: str) -> None:
+        pane_id, pid, command = self._guard()
+        self.tmux.press(pane_id, pid, key, command=command)
+
+    def _guard(self) -> tuple[str, int, str | None]:
+        assert self.agent.pane_id and self.agent.pane_pid  # look() has seen both
+        # A guest runs in a person's shell: the pane's process lives on when Claude Code has ended.
+        return self.agent.pane_id, self.agent.pane_pid, claude.COMMAND if self.agent.is_guest else None
+
+
+def _becomes(is_so: Callable[[], bool], within_seconds: float) -> bool:
+    deadline = time.monotonic() + within_seconds
+    while not is_so():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True

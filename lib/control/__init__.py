@@ -1,0 +1,22 @@
+"""claude_control.py: its verbs, a module for each kind of them."""
+
+from __future__ import annotations
+
+from lib import cli
+
+
+@cli.group(
+    examples="""
+    claude_control.py status
+    claude_control.py send webapp-impl:developer "What is left to do?"
+    claude_control.py attach webapp-impl:tester
+    claude_control.py stop webapp-impl
+    """
+)
+def main() -> None:
+    """See the agents and talk to them."""
+
+
+from lib.control import mail, progress, team  # noqa: E402 - the verbs register themselves with `main`
+
+__all__ = ["mail", "main", "progress", "team"]
