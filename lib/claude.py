@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +92,8 @@ def preflight(settings: Settings, program: Program, *, home: Path, project: Path
             f"Claude Code is not installed: no command {settings.claude_command!r} on PATH",
             hint="npm install -g @anthropic-ai/claude-code, or try the toolkit with --agent rehearsal",
         )
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only a launch asks
+
     with ThreadPoolExecutor(2) as pool:  # each takes 0.1 to 0.4 s of Claude Code's own start
         version = pool.submit(_ask, executable, "--version")
         login = pool.submit(_ask, executable, "auth", "status", "--json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shlex
@@ -71,6 +70,8 @@ def load(path: Path | None = None) -> Settings:
 def _checked(name: str, value: object, path: Path) -> Any:
     known = {field.name: field for field in fields(Settings)}
     if name not in known:
+        import difflib  # noqa: PLC0415 - only for a mistake
+
         near = difflib.get_close_matches(str(name), known, n=1)
         raise OrchestratorError(
             f"{path}: unknown setting {name!r}",

@@ -163,7 +163,8 @@ def _bring(desk: Desk, agent: Agent, message: Message, deadline: float) -> str |
 
 
 def _type(desk: Desk, composer: Composer, message: Message) -> str | None:
-    messages.pasting(desk.db, message, composer.agent, now=host.now_ms())
+    if not messages.pasting(desk.db, message, composer.agent, now=host.now_ms()):
+        return "it does not wait any more"  # its team has ended since it was read
     text = _typed(message)
     composer.put(framing.chunks(text))
     shown_by = time.monotonic() + _SHOWN_WITHIN_SECONDS + _SHOWN_SECONDS_PER_CHARACTER * len(text)

@@ -19,7 +19,9 @@ _WRAPPER = re.compile(
     r'(?:\A\s*|\n\n)<pasted_content id="(?P<id>\w+)">\n(?P<text>.*?)\n</pasted_content id="(?P=id)">(?:\n|\Z)',
     re.DOTALL,
 )
-_FRAME = re.compile(r"\A\s*\[msg (?P<id>\d+) from [^\]\n]+\]\n(?P<body>.*)\n\[end of msg (?P=id)\]\s*\Z", re.DOTALL)
+_FRAME = re.compile(
+    r"\A\s*\[msg (?P<id>[0-9]{1,18}) from [^\]\n]+\]\n(?P<body>.*)\n\[end of msg (?P=id)\]\s*\Z", re.DOTALL
+)
 _ZERO_WIDTH_JOINER = "\u200d"
 
 

@@ -86,14 +86,17 @@ def agents_with_pending(db: sqlite3.Connection) -> list[int]:
     return [row[0] for row in db.execute(f"SELECT DISTINCT agent_id FROM messages WHERE {_IS_PENDING}")]
 
 
-def pasting(db: sqlite3.Connection, message: Message, agent: Agent, *, now: int) -> None:
-    """Record, before it happens, that the text is put into the composer."""
+def pasting(db: sqlite3.Connection, message: Message, agent: Agent, *, now: int) -> bool:
+    """Record, before it happens, that the text is put into the composer. False when it does not wait any more."""
     with writing(db):
-        db.execute(
-            "UPDATE messages SET status = 'pasted', pasted_at = ?, attempts = attempts + 1, reason = NULL WHERE id = ?",
+        changed = db.execute(
+            "UPDATE messages SET status = 'pasted', pasted_at = ?, attempts = attempts + 1, reason = NULL"
+            " WHERE id = ? AND status = 'queued'",
             (now, message.id),
-        )
-        _tell(db, "message.pasted", agent, message.id, now, attempt=message.attempts + 1)
+        ).rowcount
+        if changed:
+            _tell(db, "message.pasted", agent, message.id, now, attempt=message.attempts + 1)
+    return bool(changed)
 
 
 def submitting(db: sqlite3.Connection, message: Message, agent: Agent, *, now: int) -> None:
@@ -148,10 +151,14 @@ def _mark_acknowledged(db: sqlite3.Connection, agent: Agent, message_id: int, pr
 
 
 def requeue(db: sqlite3.Connection, message: Message, agent: Agent, reason: str, *, now: int) -> None:
-    """Put a message back: it is known that the agent has not got it."""
+    """Put a message back: it is known that the agent has not got it. One that has moved on meanwhile stays."""
     with writing(db):
-        db.execute("UPDATE messages SET status = 'queued', reason = ? WHERE id = ?", (reason, message.id))
-        _tell(db, "message.requeued", agent, message.id, now, reason=reason)
+        changed = db.execute(
+            "UPDATE messages SET status = 'queued', reason = ? WHERE id = ? AND status = ?",
+            (reason, message.id, message.status),
+        ).rowcount
+        if changed:
+            _tell(db, "message.requeued", agent, message.id, now, reason=reason)
 
 
 def take_back(db: sqlite3.Connection, agent: Agent, prompt: str, *, now: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import sqlite3
 from pathlib import Path
 
@@ -17,7 +17,7 @@ ENDED = (OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, Orchestratio
 
 def mint_id() -> str:
     """A new id: six hexadecimal digits, part of branch names, so it must differ between state homes too."""
-    return secrets.token_hex(3)
+    return os.urandom(3).hex()
 
 
 def add(db: sqlite3.Connection, new: Orchestration) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 from pathlib import Path
 
 from lib import agents, claude, host, messages
 from lib.errors import Busy, NotFound
 from lib.store import record, writing
+
+#: How the hook names its files: nanoseconds, its pid, the agent's id and epoch. Other files are not ours to judge.
+_NAME = re.compile(r"[0-9]{20}(-[0-9]{1,18}){3}\.json")
 
 #: Hooks that are kept in the history; UserPromptSubmit is kept as the message that it acknowledges.
 _IN_HISTORY = ("SessionStart", "Stop", "StopFailure", "Notification", "SessionEnd")
@@ -24,7 +28,7 @@ def ingest(db: sqlite3.Connection, home: Path) -> int:
     """
     spool = home / "spool"
     try:
-        names = sorted(name for name in os.listdir(spool) if name.endswith(".json"))  # noqa: PTH208 - every 10 ms
+        names = sorted(name for name in os.listdir(spool) if _NAME.fullmatch(name))  # noqa: PTH208 - every 10 ms
     except FileNotFoundError:
         return 0
     if not names:
@@ -43,8 +47,8 @@ def _take(db: sqlite3.Connection, path: Path) -> None:
         payload = path.read_bytes()
     except FileNotFoundError:  # taken by another process since the listing
         return
-    nanoseconds, _, agent_id, epoch = path.stem.split("-")
-    _apply(db, int(agent_id), int(epoch), int(nanoseconds) // 1_000_000, payload)
+    nanoseconds, _, agent_id, epoch = map(int, path.stem.split("-"))
+    _apply(db, agent_id, epoch, nanoseconds // 1_000_000, payload)
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
 

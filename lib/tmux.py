@@ -287,8 +287,12 @@ _PLACEHOLDER_INDEX = 99
 
 
 def quote(text: str) -> str:
-    """Quote for tmux's command parser: nothing is special between single quotes, which it joins like a shell."""
-    return "'" + text.replace("'", "'\"'\"'") + "'"
+    """Quote for tmux's command parser, which joins quoted pieces like a shell.
+
+    Between single quotes nothing is special but the end of a line: the parser of 3.3a takes a backslash before it
+    away, and the spaces and the #comment after it. So a line's end stands by itself, as an escape.
+    """
+    return "'" + text.replace("'", "'\"'\"'").replace("\n", "'\"\\n\"'") + "'"
 
 
 def _literal(argv: Sequence[str]) -> list[str]:
