@@ -18,6 +18,8 @@ CHECK = f"{FOLDER}/check.sh"
 MOST_DELIVERABLES = 40
 
 _FRAME = re.compile(r"\[msg (\S+) from ([^\]\s]+)\]\n(.*?)\n?\[end of msg \1\]", re.DOTALL)
+_DIGEST = re.compile(r"\d+ messages have come faster")
+_DIGEST_PART = re.compile(r"^--- message (\d+) from (\S+)\n", re.MULTILINE)
 _FACT = re.compile(r"^(Spec|Worktree|Branch): (.+?)\s*$", re.MULTILINE)
 _MEMBER = re.compile(r"^- (\S+):([A-Za-z0-9_-]+) \(branch (\S+?)\)", re.MULTILINE)
 _DIRECTIVE = re.compile(r"^rehearse: (busy|exit|ask|limit)(?:[ \t]+(\d+(?:\.\d+)?))?[ \t]*$", re.MULTILINE)
@@ -144,7 +146,19 @@ Step = Say | Look | Write | Commit | Merge | Check | Tell | Report
 def read_messages(text: str) -> list[Incoming]:
     """The framed messages of one prompt; text without a frame counts as one message from the user."""
     framed = [Incoming(one[1], one[2], one[3]) for one in _FRAME.finditer(text)]
-    return framed or [Incoming(None, "user", text)]
+    return [part for message in framed for part in _parts(message)] or [Incoming(None, "user", text)]
+
+
+def _parts(message: Incoming) -> list[Incoming]:
+    """The messages that a digest carries; any other message is its own only part."""
+    heads = list(_DIGEST_PART.finditer(message.body))
+    if not heads or not _DIGEST.match(message.body):
+        return [message]
+    ends = [head.start() for head in heads[1:]] + [len(message.body)]
+    return [
+        Incoming(head[1], head[2], message.body[head.end() : end].strip("\n"))
+        for head, end in zip(heads, ends, strict=True)
+    ]
 
 
 def directives(body: str) -> list[Directive]:
@@ -252,6 +266,8 @@ def plan(facts: Facts, message: Incoming, read_spec: Callable[[], str]) -> list[
     match facts.role:
         case "orchestrator":
             return _orchestrate(facts, message)
+        case "developer" if author := facts.member("orchestrator"):
+            return _after(author, facts, message) or _develop(facts, read_spec())
         case "developer":
             return _develop(facts, read_spec()) if is_briefing(message) else [_noted(message)]
         case "tester" if author := facts.member("developer"):
@@ -274,7 +290,7 @@ def _after(author: Member, facts: Facts, message: Incoming) -> list[Step]:
     """
     if author.role in facts.handed_over and (is_briefing(message) or is_hand_over(message)):
         return []
-    waiting = f"Ready. I wait for the hand-over of the {author.role}."
+    waiting = f"Ready. I wait for the word of the {author.role}."
     return [Say(waiting) if is_briefing(message) else _noted(message)]
 
 
@@ -327,7 +343,7 @@ def _orchestrate(facts: Facts, message: Incoming) -> list[Step]:
         return _bring_together(facts)
     if is_briefing(message):
         developer = facts.member("developer")
-        start = f"Rehearsal: please start. The spec is {facts.spec}."
+        start = f"Rehearsal hand-over from {facts.role}: please start. The spec is {facts.spec}."
         opening = [Tell(developer.target, start)] if developer else []
         return [Say(f"A team of {len(facts.others) + 1} rehearses."), *opening]
     if is_report(message):

@@ -589,6 +589,9 @@ def git(place: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
+START = "Rehearsal hand-over from orchestrator: please start."
+
+
 @dataclass(frozen=True)
 class Production:
     """A repository with one worktree and branch for each member of the team."""
@@ -697,6 +700,8 @@ def test_a_developer_killed_in_its_work_finishes_it_after_resume(
     script(door, '#!/bin/sh\necho $$ > "$STAGE_HOOKS/.hanging"\nexec sleep 600\n')
     actor = stage_empty.launch("--session-id", str(uuid.uuid4()), role="developer", cwd=place).wait_until("idle")
     actor.send(frame(1, "user", stage_production.briefing("developer")))
+    actor.wait_for_hooks("Stop", 1)
+    actor.wait_until("idle").send(frame(4, "orchestrator", START))
     hanging = stage_empty.folder / "hooks" / ".hanging"
     child = wait_for(lambda: hanging.exists() and hanging.read_text(), "the hand-over")
     os.kill(actor.pid, signal.SIGKILL)
@@ -723,9 +728,11 @@ def test_a_failing_step_is_told_to_the_orchestrator_once_and_the_agent_lives(
     place = stage_production.worktree("developer")
     git(place, "switch", "-q", "-c", "elsewhere")
     actor = stage_empty.launch("--session-id", str(uuid.uuid4()), role="developer", cwd=place).wait_until("idle")
-    for number in (1, 2):
-        actor.wait_until("idle").send(frame(number, "user", stage_production.briefing("developer")))
-        actor.wait_for_hooks("Stop", number)
+    actor.send(frame(1, "user", stage_production.briefing("developer")))
+    for number in (2, 3):
+        actor.wait_for_hooks("Stop", number - 1)
+        actor.wait_until("idle").send(frame(number, "orchestrator", START))
+    actor.wait_for_hooks("Stop", 3)
     letters = stage_empty.letters()
     assert [letter[:3] for letter in letters] == [["send-claude-message.sh", "developer", "demo-impl:orchestrator"]]
     assert "is on elsewhere" in letters[0][3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lib import framing
 from lib.rehearsal import play
 from lib.rehearsal.play import Facts, Incoming, Member
 from lib.rehearsal.terminal import CURSOR, PROMPT, Key, Keyboard, View, below, wrap
@@ -127,7 +128,8 @@ def test_the_first_facts_of_a_briefing_count_and_not_those_of_a_spec_quoted_in_i
 
 
 def test_the_developer_commits_each_deliverable_then_hands_over_and_reports() -> None:
-    steps = acts("developer", briefing("developer"))
+    assert kinds(acts("developer", briefing("developer"))) == ["Say"]
+    steps = acts("developer", briefing("developer"), hand_over("orchestrator"))
     assert kinds(steps) == ["Look", "Say"] + ["Write", "Commit"] * 3 + ["Tell", "Report"]
     assert tells(steps) == ["demo-impl:tester"]
     written = [step.text for step in steps if isinstance(step, play.Write)]
@@ -144,7 +146,8 @@ def test_the_developer_commits_each_deliverable_then_hands_over_and_reports() ->
     ],
 )
 def test_the_developer_hands_over_to_whoever_comes_next(roles: tuple[str, ...], receiver: list[str]) -> None:
-    assert tells(acts("developer", briefing("developer", roles))) == receiver
+    word = [hand_over("orchestrator")] if "orchestrator" in roles else []
+    assert tells(acts("developer", briefing("developer", roles), *word)) == receiver
 
 
 @pytest.mark.parametrize(
@@ -303,3 +306,11 @@ def test_a_dialog_takes_the_place_of_the_composer() -> None:
 )
 def test_lines_are_cut_by_cells(line: str, rows: list[str]) -> None:
     assert wrap(line, 4) == rows
+
+
+def test_the_messages_of_a_digest_are_read_as_their_senders_sent_them() -> None:
+    body = framing.digest([(5, "tester", "Completion report from tester: done"), (6, "developer", "a\n\nb")])
+    assert play.read_messages(framing.frame(9, "scheduler", body)) == [
+        Incoming("5", "tester", "Completion report from tester: done"),
+        Incoming("6", "developer", "a\n\nb"),
+    ]
