@@ -5,7 +5,7 @@
 # [tool.uv.sources]
 # tmux-orchestrator = { path = "..", editable = true }
 # ///
-"""Measures the paths that are used all day and prints a table (rooms: benchmarks/teams.py, benchmarks/idle.py)."""
+"""Measures the paths that are used all day and prints a table (rooms: teams.py, messages.py, idle.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 import psutil
 
-from benchmarks import idle, teams
+from benchmarks import idle, messages, teams
 from benchmarks.figures import Figure, as_markdown
 from benchmarks.machine import claude_binary
 from lib import cli
@@ -36,6 +36,8 @@ MEASUREMENTS: dict[str, Callable[[teams.Counts], list[Figure]]] = {
     "complete": teams.complete,
     "launch-claude": teams.launch_claude,
     "send-claude": teams.send_claude,
+    "messages": messages.deliveries,
+    "crowd": messages.crowd,
     "idle": idle.idle,
 }
 

@@ -27,12 +27,13 @@ class Counts:
 
     launches: int = 5
     sends: int = 50
+    messages: int = 200
     starts: int = 30
     completions: int = 10
     idle_seconds: float = 30.0
 
 
-QUICK = Counts(launches=2, sends=10, starts=8, completions=3, idle_seconds=8.0)
+QUICK = Counts(launches=2, sends=10, messages=12, starts=8, completions=3, idle_seconds=8.0)
 
 
 @contextmanager
