@@ -9,11 +9,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from lib import cli, config, demo, starting
+from lib import cli, config, demo, host, starting
 from lib.models import Program
 from lib.teams import PLANS, SIZES
 
@@ -45,7 +43,7 @@ def main(output: cli.Output, /, **options: object) -> None:
     if options.pop("demo"):
         demo.run(output, config.state_home())
     else:
-        starting.orchestrate(output, config.state_home(), Path.cwd(), starting.Request.of(options))
+        starting.orchestrate(output, config.state_home(), host.working_folder(), starting.Request.of(options))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from lib.errors import Usage
 @click.option("--list", "action", flag_value="list", help="List the check-ins to come.")
 @click.option("--add", "action", flag_value="add", help="Schedule: SESSION ROLE WINDOW MINUTES NOTE.")
 @click.option("--add-note", "action", flag_value="add-note", help="Schedule: MINUTES NOTE [TARGET].")
-@click.option("--remove", type=int, metavar="ID", help="Cancel a check-in.")
+@click.option("--remove", type=click.IntRange(0, 2**63 - 1), metavar="ID", help="Cancel a check-in.")
 @click.option("--recurring", is_flag=True, help="With --add or --add-note: again every so many MINUTES.")
 @click.argument("words", metavar="[WORDS]...", nargs=-1)
 @cli.pass_output

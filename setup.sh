@@ -386,7 +386,10 @@ doors() {
   done
 }
 
-is_dev_door() { grep -q '^# dependencies = .*tmux-orchestrator\[dev\]' "$1"; }
+# The extra of pyproject.toml that a script's dependency line names; empty when it names none.
+extra_of() { sed -n 's/^# dependencies = .*"tmux-orchestrator\[\([a-z]*\)\]".*/\1/p' "$1"; }
+
+is_dev_door() { [ "$(extra_of "$1")" = dev ]; }
 
 # Where uv keeps a script's environment; empty when there is none yet. uv would make its cache to look
 # into it, and --verify writes nothing.
@@ -409,8 +412,9 @@ is_warm() {
 # `uv sync --script` makes the environment but knows no constraints (uv 0.13.9), hence the second step.
 # A later start keeps these versions: uv leaves an environment alone that satisfies the script.
 warm() {
-  local environment extra=()
-  if is_dev_door "$1"; then extra=(--extra dev); fi
+  local environment name extra=()
+  name=$(extra_of "$1")
+  if [ -n "$name" ]; then extra=(--extra "$name"); fi
   uv sync --quiet --script "$1" || return 1
   environment=$(environment_of "$1")
   uv pip install --quiet --python "$environment/bin/python" --require-hashes \

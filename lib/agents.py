@@ -96,7 +96,7 @@ def resolve(db: sqlite3.Connection, tmux: Tmux, target: str, *, sender: Agent | 
     elif session:
         team = [agent for agent in candidates if agent.session == session]
         found = _first(agent for agent in team if agent.role == name)
-        if found is None and name.isdigit():
+        if found is None and name.isdecimal() and len(name) < 10:
             found = _at_window(db, tmux, team, target, session, int(name))
     elif sender and sender.orchestration_id:
         candidates = of_orchestration(db, sender.orchestration_id)
@@ -240,18 +240,25 @@ def _guest(db: sqlite3.Connection, tmux: Tmux, target: str, panes: Sequence[Pane
     with writing(db):
         row = db.execute(f"{_SELECT} WHERE agents.orchestration_id IS NULL AND pane_id = ?", (pane.id,)).fetchone()
         agent_id = row["id"] if row else _add_guest(db, pane, conversation_id, folder)
-        if row is None or (row["conversation_id"], row["pid"], row["started"]) != (
-            conversation_id,
-            pid,
-            process.started,
-        ):
+        if row is None or (row["pid"], row["started"]) != (pid, process.started):
             messages.fail_pending(db, agent_id, "the Claude Code that it was for has ended")
             start_epoch(db, agent_id, conversation_id=conversation_id)
+        follow_conversation(db, agent_id, conversation_id)
         db.execute(
             "UPDATE agents SET session = ?, window = ?, pane_pid = ?, pid = ?, started = ?, worktree = ? WHERE id = ?",
             (pane.session, pane.window, pane.pid, pid, process.started, str(folder), agent_id),
         )
     return get(db, agent_id)
+
+
+def follow_guest(db: sqlite3.Connection, agent: Agent) -> Agent:
+    """The guest as it is now: the person who started it may have gone on in another conversation."""
+    assert agent.pane_id and agent.pane_pid and agent.process
+    running = claude.conversation_in(agent.config_dir, agent.pane_id, agent.pane_pid)
+    if running is None or running[1] != agent.process.pid or running[0] == agent.conversation_id:
+        return agent
+    follow_conversation(db, agent.id, running[0])
+    return get(db, agent.id)
 
 
 def _add_guest(db: sqlite3.Connection, pane: Pane, conversation_id: str, folder: Path) -> int:

@@ -17,11 +17,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from lib import host
-from lib.config import ROOT, Settings
+from lib.config import ROOT, Settings, config_path
 from lib.errors import Unavailable
 from lib.models import Agent, AgentState, Process, Program
 
@@ -35,11 +36,16 @@ COMMAND = "claude"
 #: dialog at its start, so the list holds only what every supported version has.
 HOOK_EVENTS = ("SessionStart", "UserPromptSubmit", "Stop", "StopFailure", "Notification", "SessionEnd")
 
+#: The server of our tools: its name is part of theirs (`mcp__tmux-orchestrator__send_message`).
+TOOLS_NAME = "tmux-orchestrator"
+
 #: Variables that Claude Code sets for its own children: an agent that is launched from inside another
 #: agent must not inherit that one's identity.
 _IDENTITY = (
     "CLAUDECODE",
     "CLAUDE_PID",
+    "CLAUDE_EFFORT",
+    "CLAUDE_ENV_FILE",
     "CLAUDE_PROJECT_DIR",
     "CLAUDE_CODE_SESSION_ID",
     "CLAUDE_CODE_ENTRYPOINT",
@@ -183,8 +189,8 @@ def _check_trust(project: Path) -> None:
 # -- starting it --
 
 
-def write_launch_files(agent: Agent, *, home: Path, role_text: str) -> Path:
-    """Write the settings and the role text that an agent starts with. Returns their folder."""
+def write_launch_files(agent: Agent, *, home: Path, socket: str | None, role_text: str) -> Path:
+    """Write the settings, the tools and the role text that an agent starts with. Returns their folder."""
     folder = home / "agents" / str(agent.id)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     (folder / "role.md").write_text(role_text, encoding="utf-8")
@@ -205,9 +211,41 @@ def write_launch_files(agent: Agent, *, home: Path, role_text: str) -> Path:
         "disableAllHooks": False,
         "skipDangerousModePermissionPrompt": True,
         "hooks": dict.fromkeys(HOOK_EVENTS, entry),
+        # In a permission mode that asks, nobody would be there to say yes to a message.
+        "permissions": {"allow": [f"mcp__{TOOLS_NAME}"]},
     }
     (folder / "settings.json").write_text(json.dumps(launch_settings, indent=1), encoding="utf-8")
+    (folder / "mcp.json").write_text(json.dumps(_tools(agent, home, socket), indent=1), encoding="utf-8")
     return folder
+
+
+def _tools(agent: Agent, home: Path, socket: str | None) -> dict[str, object]:
+    """The server of the team's tools, as --mcp-config takes it. Who the agent is stands in the environment."""
+    server = {
+        "type": "stdio",
+        "command": str(ROOT / "mcp_server.py"),
+        "args": [],
+        "env": _identity(agent, home, socket),
+        # The tools are few, and used all day: without this the model has to search for each before its first use.
+        "alwaysLoad": True,
+    }
+    return {"mcpServers": {TOOLS_NAME: server}}
+
+
+def _identity(agent: Agent, home: Path, socket: str | None) -> dict[str, str]:
+    """The variables by which what an agent starts finds the state home, the tmux server and itself."""
+    variables = {
+        "TMUX_ORCHESTRATOR_HOME": str(home),
+        # The tmux server may have another environment than the shell: settings and policy are the launch's.
+        "TMUX_ORCHESTRATOR_CONFIG": str(config_path()),
+        "TMUX_ORCHESTRATOR_AGENT": str(agent.id),
+        "TMUX_ORCHESTRATOR_EPOCH": str(agent.epoch),
+        "TMUX_ORCHESTRATOR_ROLE": agent.role,
+        "TMUX_ORCHESTRATOR_SESSION": agent.session,
+    }
+    if socket:
+        variables["TMUX_ORCHESTRATOR_SOCKET"] = socket
+    return variables
 
 
 def _base_python() -> Path:
@@ -226,16 +264,7 @@ def launch_command(
 ) -> list[str]:
     """The argument list that becomes the pane's process: env replaces itself by the agent's program."""
     folder = home / "agents" / str(agent.id)
-    variables = {
-        "TMUX_ORCHESTRATOR_HOME": str(home),
-        "TMUX_ORCHESTRATOR_AGENT": str(agent.id),
-        "TMUX_ORCHESTRATOR_EPOCH": str(agent.epoch),
-        "TMUX_ORCHESTRATOR_ROLE": agent.role,
-        "TMUX_ORCHESTRATOR_SESSION": agent.session,
-        "PATH": _path_with_doors(),
-    }
-    if socket:
-        variables["TMUX_ORCHESTRATOR_SOCKET"] = socket
+    variables = {**_identity(agent, home, socket), "PATH": _path_with_doors()}
     if settings.trust_project:
         variables["CLAUDE_CODE_SANDBOXED"] = "1"
     if installation.program is Program.REHEARSAL:
@@ -248,6 +277,8 @@ def launch_command(
     command += installation.command
     command += ["--resume" if resume else "--session-id", agent.conversation_id]
     command += ["--settings", str(folder / "settings.json")]
+    if settings.mcp:
+        command += ["--mcp-config", str(folder / "mcp.json")]
     command += ["--append-system-prompt-file", str(folder / "role.md")]
     command += ["--permission-mode", settings.permission_mode, "--name", agent.target]
     if settings.model:
@@ -281,6 +312,12 @@ def state(config_dir: Path, conversation_id: str, process: Process) -> AgentStat
     if str(session.get("procStart", process.started)) != str(process.started):
         return AgentState.STARTING
     return _STATES.get(str(session.get("status")), AgentState.WORKING)
+
+
+def has_dialog_open(config_dir: Path, process: Process) -> bool:
+    """Whether a live agent shows a dialog that a command or a key has opened, and not a question of its own."""
+    session = _session_file(config_dir, process.pid)
+    return session is not None and (session.get("status"), session.get("waitingFor")) == ("waiting", "dialog open")
 
 
 def conversation_in(config_dir: Path, pane_id: str, pane_pid: int) -> tuple[str, int, Path] | None:
@@ -341,13 +378,16 @@ def transcript(config_dir: Path, conversation_id: str) -> Path | None:
     return next(config_dir.glob(f"projects/*/{conversation_id}.jsonl"), None)
 
 
-def prompts(path: Path, *, start: int = 0) -> Iterator[str]:
+def prompts(path: Path, *, start: int = 0, since: int = 0) -> Iterator[str]:
     """What a transcript says was submitted to the agent: typed prompts, and those accepted while it was busy.
 
-    `start` is a position in bytes, such as the file's size before something was typed.
+    `start` is a position in bytes, such as the file's size before something was typed; `since` a time in UTC
+    milliseconds.
     """
     for entry in _entries(path, start):
-        if entry.get("type") == "user":
+        if since and _at(entry) < since:
+            continue
+        if entry.get("type") == "user" or entry.get("subtype") == "local_command":
             yield from _texts(_content(entry))
         elif entry.get("type") == "queue-operation" and entry.get("operation") == "enqueue":
             yield from _texts(entry.get("content"))
@@ -372,10 +412,11 @@ def unread(path: Path) -> list[str]:
     return [prompt for prompt in waiting if prompt not in read]
 
 
-def ran_command(path: Path, command: str, *, start: int) -> bool:
-    """Whether a transcript, from a position on, says that a slash command was run."""
+def ran_command(path: Path, command: str, *, start: int, since: int) -> bool:
+    """Whether a transcript, from a position and a time on, says that a slash command was run."""
     name = command.split()[0]
-    return any(f"<command-name>{name}</command-name>" in prompt for prompt in prompts(path, start=start))
+    told = prompts(path, start=start, since=since)
+    return any(f"<command-name>{name}</command-name>" in prompt for prompt in told)
 
 
 #: A limit stands in one of the last entries; reading so much of a transcript's end takes a millisecond.
@@ -407,7 +448,15 @@ def _entries(path: Path, start: int) -> Iterator[dict[str, Any]]:
 
 def _content(entry: Mapping[str, Any]) -> object:
     message = entry.get("message")
-    return message.get("content") if isinstance(message, dict) else None
+    return message.get("content") if isinstance(message, dict) else entry.get("content")
+
+
+def _at(entry: Mapping[str, Any]) -> int:
+    """When an entry was written (UTC milliseconds); 0 when it does not say."""
+    try:
+        return int(datetime.fromisoformat(str(entry.get("timestamp"))).timestamp() * 1000)
+    except ValueError:
+        return 0
 
 
 def _texts(content: object) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +12,15 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from lib import config
+from lib import config, store
 from lib.errors import ExitCode, OrchestratorError
+
+#: Git sets these for its hooks. A door that a hook runs works on the repository that it is told, not on the hook's,
+#: and so do the agents that it starts.
+_OF_A_GIT_HOOK = (
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_NAMESPACE"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH"),
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -131,6 +139,8 @@ def _class(text_arguments: bool) -> type[click.Command]:
 def run(door: click.Command) -> NoReturn:
     """Run a door and leave with the exit code of the house table; the only catch-all of the doors."""
     output = Output()
+    for name in _OF_A_GIT_HOOK:
+        os.environ.pop(name, None)
     try:
         code = door.main(obj=output, standalone_mode=False)
         # Output that cannot be written is noticed here and not in the interpreter's shutdown.
@@ -156,6 +166,10 @@ def run(door: click.Command) -> NoReturn:
         where = f": {error.filename}" if error.filename else ""
         _tell(f"{error.strerror or error}{where}", None)
         sys.exit(ExitCode.FAILED)
+    except sqlite3.Error as error:
+        found = store.trouble(error, config.state_home())
+        _tell(*(found.sentence, found.hint) if found else (f"bug: {error}", _keep_traceback(output)))
+        sys.exit(found.exit_code if found else ExitCode.BUG)
     except Exception as error:  # noqa: BLE001 - the boundary: whatever is left is a bug of ours, and is kept for the report
         _tell(f"bug: {type(error).__name__}: {error}", _keep_traceback(output))
         sys.exit(ExitCode.BUG)

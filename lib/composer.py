@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from lib import agents, claude, screens
+from lib import agents, claude, framing, screens
 from lib.errors import NotFound
 from lib.models import Agent, AgentState
 from lib.tmux import CTRL_S, ENTER, ESCAPE, Look, Tmux
@@ -55,6 +55,8 @@ class Composer:
         screen = screens.read(look.screen) if look else None
         if screen is None or screen.kind is not screens.ScreenKind.COMPOSER:
             return f"{role}'s window shows something else than its composer"
+        if framing.holds_frame(screen.draft):
+            return f"somebody has typed to {role} after a message: Enter sends both"
         if screen.draft:
             return self._put_aside(screen.draft)
         return None
@@ -75,26 +77,29 @@ class Composer:
         self._press(ESCAPE)
         return _becomes(lambda: agents.state_of(self.agent) is AgentState.IDLE, within_seconds)
 
+    def close_dialog(self) -> bool:
+        """Press Escape on a dialog that a command has opened and see it closed. Returns whether there was one."""
+        process = self.agent.process
+        if not process or not self.look() or not claude.has_dialog_open(self.agent.config_dir, process):
+            return False
+        self._press(ESCAPE)
+        return _becomes(lambda: agents.state_of(self.agent) is AgentState.IDLE, _KEY_SHOWS_WITHIN_SECONDS)
+
     def ends_with(self, line: str) -> bool:
         """Whether the composer is there, and its text ends with this line."""
-        look = self.look()
-        screen = screens.read(look.screen) if look else None
-        return (
-            screen is not None
-            and screen.kind is screens.ScreenKind.COMPOSER
-            and screens.ends_with_line(screen.draft, line)
-        )
+        return screens.ends_with_line(self.draft() or "", line)
 
     def _put_aside(self, draft: str) -> str | None:
         """Put a person's half-typed draft aside: Claude Code brings it back after the next submit."""
         typing = f"somebody is typing to {self.agent.role}"
         time.sleep(_DRAFT_RESTS_SECONDS)
-        if self._draft() != draft:
+        if self.draft() != draft:
             return typing
         self._press(CTRL_S)
-        return None if _becomes(lambda: self._draft() == "", _KEY_SHOWS_WITHIN_SECONDS) else typing
+        return None if _becomes(lambda: self.draft() == "", _KEY_SHOWS_WITHIN_SECONDS) else typing
 
-    def _draft(self) -> str | None:
+    def draft(self) -> str | None:
+        """What stands in the composer, as far as it is visible; None when something else is shown."""
         look = self.look()
         screen = screens.read(look.screen) if look else None
         return screen.draft if screen and screen.kind is screens.ScreenKind.COMPOSER else None

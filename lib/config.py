@@ -34,6 +34,11 @@ def config_path() -> Path:
     return Path(base).expanduser().absolute() / "tmux-orchestrator" / "config.yaml"
 
 
+def policy_path() -> Path:
+    """The user's policy of who may write to whom, beside config.yaml."""
+    return config_path().with_name("policy.yaml")
+
+
 @dataclass(frozen=True)
 class Settings:
     """Every setting with its default; config.example.yaml explains each in the same order."""
@@ -43,6 +48,7 @@ class Settings:
     permission_mode: str = "bypassPermissions"
     model: str | None = None
     trust_project: bool = False
+    mcp: bool = True
     pass_environment: tuple[str, ...] = ("ANTHROPIC_*", "CLAUDE_*", "DISABLE_*", "IS_SANDBOX")
     auto_start: bool = True
     launch_timeout_seconds: float = 60.0
@@ -60,8 +66,13 @@ def load(path: Path | None = None) -> Settings:
 
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OrchestratorError(f"{path} is not valid YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise OrchestratorError(f"{path} is not valid YAML: it is not UTF-8 text (byte {error.start})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        why = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise OrchestratorError(f"{path} is not valid YAML{where}: {why}") from None
     if not isinstance(entries, dict):
         raise OrchestratorError(f"{path} must hold `name: value` lines")
     return Settings(**{name: _checked(name, value, path) for name, value in entries.items()})
@@ -85,11 +96,14 @@ def _checked(name: str, value: object, path: Path) -> Any:
     if isinstance(default, tuple) and isinstance(value, list):
         return tuple(str(item) for item in value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
     if default is None and (value is None or isinstance(value, str)):
         return value
-    if not isinstance(value, type(default)):
-        raise OrchestratorError(f"{path}: {name} must be of type {type(default).__name__}, not {value!r}")
+    # type() and not isinstance(): true is no number here.
+    if default is None or type(value) is not type(default):
+        raise OrchestratorError(f"{path}: {name} must be {_KINDS[type(default)]}, not {value!r}")
+    if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < float("inf"):
+        raise OrchestratorError(f"{path}: {name} must be above 0, not {value:g}")
     if name == "check_in_minutes" and isinstance(value, dict):
         return _minutes(value, path)
     return value
@@ -106,6 +120,18 @@ def _one_of(name: str, value: object, choices: Any, path: Path, make: Any) -> An
     if value not in choices:
         raise OrchestratorError(f"{path}: {name} must be one of {', '.join(choices)}, not {value!r}")
     return make(value)
+
+
+#: The types of settings in the words of who writes YAML.
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "text",
+    tuple: "a list",
+    dict: "`role: minutes` lines",
+}
 
 
 def projects_dir() -> Path | None:

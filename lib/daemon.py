@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -18,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib import agents, checkins, delivery, host, messages, signals, store
+from lib import agents, authorizations, checkins, delivery, host, messages, signals, store
 from lib.config import ROOT
 from lib.errors import Busy, NotFound, OrchestratorError, Unavailable
 from lib.models import Agent, AgentState, MessageStatus, Priority, Process
@@ -48,6 +49,8 @@ class Beat:
     now: int
     #: Hooks read, messages fired: something may have become possible.
     activity: bool = False
+    #: A step has failed: it is not tried again at once.
+    failed: bool = False
     #: Agents with messages that could not be delivered yet.
     waiting: list[Agent] = field(default_factory=list)
 
@@ -61,6 +64,11 @@ def fire_check_ins(beat: Beat) -> None:
     """Turn due check-ins into messages."""
     fired = checkins.fire_due(beat.db, now=beat.now, is_gone=lambda agent: agents.state_of(agent) is AgentState.GONE)
     beat.activity |= bool(fired)
+
+
+def escalate_authorizations(beat: Beat) -> None:
+    """Take requests that nobody has answered in time one step further."""
+    beat.activity |= bool(authorizations.escalate_due(beat.db, now=beat.now))
 
 
 def deliver_messages(beat: Beat) -> None:
@@ -97,7 +105,7 @@ def _deliver_to(beat: Beat, agent_id: int) -> None:
         db.close()
 
 
-STEPS: tuple[Callable[[Beat], None], ...] = (read_signals, fire_check_ins, deliver_messages)
+STEPS: tuple[Callable[[Beat], None], ...] = (read_signals, fire_check_ins, escalate_authorizations, deliver_messages)
 
 
 def tick(db: sqlite3.Connection, tmux: Tmux, home: Path, *, now: int) -> Beat:
@@ -107,6 +115,7 @@ def tick(db: sqlite3.Connection, tmux: Tmux, home: Path, *, now: int) -> Beat:
         try:
             step(beat)
         except Exception as error:
+            beat.failed = True
             log.exception("the step %s failed", step.__name__)
             _record_failure(db, step.__name__, error, now)
     return beat
@@ -123,7 +132,8 @@ def _record_failure(db: sqlite3.Connection, step: str, error: Exception, now: in
 def run(home: Path, tmux: Tmux) -> None:
     """Hold the lock of this state home and beat until SIGTERM. Raises `Busy` when another daemon runs."""
     try:
-        with host.lock(_lock_path(home)):
+        # Who asks whether a daemon runs holds the lock for an instant: that is no daemon.
+        with host.lock(_lock_path(home), wait_seconds=0.5):
             _write_who_runs(home)
             _configure_log(home)
             _beat_until_stopped(home, tmux)
@@ -168,8 +178,10 @@ def _beat_until_stopped(home: Path, tmux: Tmux) -> None:
 
 def _seconds_to_next(db: sqlite3.Connection, beat: Beat, now: int) -> float:
     seconds = WAITING_SECONDS if beat.waiting else IDLE_SECONDS
-    due = checkins.next_due(db)
-    return seconds if due is None else min(seconds, max(0.0, (due - now) / 1000))
+    dues = [due for due in (checkins.next_due(db), authorizations.next_due(db)) if due is not None]
+    if beat.failed:  # what is due may be what fails: trying again without a pause would fill the history
+        return WAITING_SECONDS
+    return min([seconds, *(max(0.0, (due - now) / 1000) for due in dues)])
 
 
 # -- who runs --
@@ -199,7 +211,7 @@ def running(home: Path) -> Process | None:
     try:
         content = json.loads((home / "scheduler.json").read_text())
         return Process(content["pid"], content["started"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -236,7 +248,8 @@ def stop(home: Path, *, wait_seconds: float = 15.0) -> Process:
     process = running(home)
     if process is None or not host.is_alive(process):
         raise NotFound("the scheduler is not running", hint="scheduler.py --daemon")
-    os.kill(process.pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it has ended since the look
+        os.kill(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + wait_seconds
     while host.is_alive(process):
         if time.monotonic() > deadline:

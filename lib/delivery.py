@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lib import agents, claude, framing, host, messages, signals
+from lib import agents, claude, framing, host, messages, screens, signals
 from lib.composer import Composer
 from lib.errors import Busy, OrchestratorError, Unavailable
 from lib.models import PENDING, Agent, AgentState, Message, MessageKind, MessageStatus, Priority
 from lib.tmux import Tmux
 
-#: Claude Code shows a paste of 10 KB within 0.4 s and one of 100 KB within 5 s.
-_SHOWN_WITHIN_SECONDS = 3.0
-_SHOWN_SECONDS_PER_CHARACTER = 1e-4
+#: Claude Code shows a paste of 10 KB within 0.4 s and one of 100 KB within 5 s, a part of it long before that.
+_SHOWN_WITHIN_SECONDS = 5.0
 #: An idle agent acknowledges within 0.4 s; after this long the composer is looked at again.
 _LOOK_AGAIN_SECONDS = 2.5
 #: Between two readings of a transcript, for an agent that has no hooks of ours.
@@ -57,10 +56,20 @@ def send(
     Raises `Unavailable` when the agent is gone: nothing is recorded, and nothing typed. `interrupt` ends the
     turn that the agent is in, which is the only way that a key other than Enter reaches an agent at work.
     """
+    check_is_there(agent)
+    message = messages.queue(desk.db, agent, body, sender=sender, kind=kind, now=host.now_ms(), priority=priority)
+    return attempt(desk, agent, message, wait_seconds=wait_seconds, interrupt=interrupt)
+
+
+def check_is_there(agent: Agent) -> None:
+    """Raise `Unavailable` when an agent is gone."""
     if agents.state_of(agent) is AgentState.GONE:
         hint = "auto_orchestrate.py --project PROJECT --resume"
         raise Unavailable(f"{agent.target} is gone: its process has ended", hint=hint)
-    message = messages.queue(desk.db, agent, body, sender=sender, kind=kind, now=host.now_ms(), priority=priority)
+
+
+def attempt(desk: Desk, agent: Agent, message: Message, *, wait_seconds: float, interrupt: bool = False) -> Message:
+    """Deliver a message that is recorded, if the agent can take it now. Returns it as the ledger then has it."""
     if interrupt:
         _interrupt(desk, agent, message)
     if wait_seconds > 0:
@@ -119,6 +128,11 @@ def _is_pending(desk: Desk, message_id: int) -> bool:
 
 def _deliver_in_order(desk: Desk, agent: Agent, until: int | None, deadline: float) -> None:
     signals.ingest(desk.db, desk.home)
+    if agent.is_guest:
+        agent = agents.follow_guest(desk.db, agent)
+        if agents.state_of(agent) is AgentState.GONE:
+            _give_up(desk, agent)
+            return
     while waiting := messages.pending(desk.db, agent.id):
         message = _next(desk, agent, waiting)
         if message is None:
@@ -126,9 +140,24 @@ def _deliver_in_order(desk: Desk, agent: Agent, until: int | None, deadline: flo
         reason = _bring(desk, agent, message, deadline)
         if reason:
             messages.hold(desk.db, message, reason)
+            _hold_behind(desk, message, until, reason)
             return
         if until is not None and not _is_pending(desk, until):
             return
+
+
+def _hold_behind(desk: Desk, first: Message, until: int | None, reason: str) -> None:
+    """The one that somebody waits for waits for the same."""
+    if until is not None and until != first.id:
+        is_free = first.status is MessageStatus.QUEUED
+        messages.hold(desk.db, messages.get(desk.db, until), reason if is_free else f"message {first.id} goes first")
+
+
+def _give_up(desk: Desk, agent: Agent) -> None:
+    """A guest that has ended does not come back: what it has not got has failed."""
+    for message in messages.pending(desk.db, agent.id):
+        if message.status is MessageStatus.QUEUED or not _look_in_transcript(desk, agent, message, 0):
+            messages.fail(desk.db, message, agent, "the Claude Code that it was for has ended", now=host.now_ms())
 
 
 def _next(desk: Desk, agent: Agent, waiting: list[Message]) -> Message | None:
@@ -150,6 +179,8 @@ def _next(desk: Desk, agent: Agent, waiting: list[Message]) -> Message | None:
 def _bring(desk: Desk, agent: Agent, message: Message, deadline: float) -> str | None:
     """Bring one message to its acknowledgement. Returns None, or what is in the way."""
     composer = Composer(desk.tmux, agent)
+    if message.pasted_at and _look_in_transcript(desk, agent, message, 0):
+        return None
     start = _transcript_size(agent)
     if message.status is MessageStatus.QUEUED:
         obstacle = composer.obstacle(between_tools=message.priority is Priority.EMERGENCY)
@@ -159,20 +190,29 @@ def _bring(desk: Desk, agent: Agent, message: Message, deadline: float) -> str |
     else:
         start = 0
         trouble = _settle(desk, composer, message)
-    return trouble or _await_acknowledgement(desk, composer, message, start, deadline)
+    return trouble or _await_acknowledgement(desk, composer, messages.get(desk.db, message.id), start, deadline)
 
 
 def _type(desk: Desk, composer: Composer, message: Message) -> str | None:
     if not messages.pasting(desk.db, message, composer.agent, now=host.now_ms()):
         return "it does not wait any more"  # its team has ended since it was read
-    text = _typed(message)
-    composer.put(framing.chunks(text))
-    shown_by = time.monotonic() + _SHOWN_WITHIN_SECONDS + _SHOWN_SECONDS_PER_CHARACTER * len(text)
-    while not composer.ends_with(_last_line(message)):
-        if time.monotonic() >= shown_by:
-            return f"pasted to {composer.agent.role}, whose composer does not show it"
-        time.sleep(0.01)
+    composer.put(framing.chunks(_typed(message)))
+    if not _is_shown(composer, _last_line(message)):
+        return f"pasted to {composer.agent.role}, whose composer does not show it"
     return _submit(desk, composer, message)
+
+
+def _is_shown(composer: Composer, last_line: str) -> bool:
+    """Whether the composer comes to show the end of a paste; a long one grows for a while before our eyes."""
+    before, changed_at = composer.draft(), time.monotonic()
+    while not screens.ends_with_line(before or "", last_line):
+        if time.monotonic() >= changed_at + _SHOWN_WITHIN_SECONDS:
+            return False
+        time.sleep(0.01)
+        draft = composer.draft()
+        if draft != before:
+            before, changed_at = draft, time.monotonic()
+    return True
 
 
 def _typed(message: Message) -> str:
@@ -196,15 +236,16 @@ def _submit(desk: Desk, composer: Composer, message: Message) -> str | None:
 def _settle(desk: Desk, composer: Composer, message: Message) -> str | None:
     """Find out what became of a message that somebody has pasted or submitted and nobody has seen arrive."""
     agent = composer.agent
-    if _in_transcript(desk, agent, message, 0):
-        return None
     if composer.ends_with(_last_line(message)):
         return _submit(desk, composer, message)
+    now = host.now_ms()
+    age = now - max(message.pasted_at or 0, message.submitted_at or 0)
+    if message.kind is MessageKind.COMMAND and age < _LOST_AFTER_MS:
+        return _close_dialog(desk, composer, message)
     obstacle = composer.obstacle()
     if obstacle:
         return obstacle
-    now = host.now_ms()
-    if now - max(message.pasted_at or 0, message.submitted_at or 0) < _LOST_AFTER_MS:
+    if age < _LOST_AFTER_MS:
         return "delivered, not confirmed"
     if message.kind is MessageKind.COMMAND:
         # A command may leave no trace, and running it twice is worse than not knowing.
@@ -222,21 +263,48 @@ def _transcript_size(agent: Agent) -> int:
     return path.stat().st_size if path else 0
 
 
-def _in_transcript(desk: Desk, agent: Agent, message: Message, start: int) -> bool:
-    """Whether the agent's own transcript, from a position on, holds the message; then it is acknowledged."""
+def _look_in_transcript(desk: Desk, agent: Agent, message: Message, start: int) -> bool:
+    """Whether the agent's own transcript, from a position on, settles a message since it was pasted."""
     path = claude.transcript(agent.config_dir, agent.conversation_id)
     if path is None:
         return False
-    now = host.now_ms()
+    now, since = host.now_ms(), message.pasted_at or 0
     if message.kind is MessageKind.COMMAND:
-        # From position 0 an earlier run of the same command would count as this one.
-        ran = start > 0 and claude.ran_command(path, message.body, start=start)
+        ran = claude.ran_command(path, message.body, start=start, since=since)
         if ran:
-            messages.acknowledge_command(desk.db, agent, message, now=now)
+            messages.confirm(desk.db, agent, message, now=now)
         return ran
     mark = framing.head(message.id, message.sender)
-    found = [prompt for prompt in claude.prompts(path, start=start) if mark in prompt]
-    return any(messages.acknowledge(desk.db, agent, prompt, proof="transcript", now=now) for prompt in found)
+    found = [prompt for prompt in claude.prompts(path, start=start, since=since) if mark in prompt]
+    if any(messages.acknowledge(desk.db, agent, prompt, proof="transcript", now=now) for prompt in found):
+        return True
+    return any(_settle_changed(desk, agent, message, prompt) for prompt in found)
+
+
+def _settle_changed(desk: Desk, agent: Agent, message: Message, prompt: str) -> bool:
+    """Whether a prompt is this message with something before, in or after it; it is never sent again then."""
+    framed = framing.unframe(prompt) or framing.unframe(framing.unwrap(prompt))
+    if framing.tail(message.id) not in prompt or (framed and framed[0] != message.id):
+        return False  # a quotation
+    if _typed(message) in prompt:  # a person has typed before or after it
+        messages.confirm(desk.db, agent, message, now=host.now_ms())
+    else:
+        reason = f"{agent.role} has got it with changes: look at its window"
+        messages.fail(desk.db, message, agent, reason, now=host.now_ms())
+    return True
+
+
+def _close_dialog(desk: Desk, composer: Composer, message: Message) -> str | None:
+    """Close the dialog that a command on its way has opened: nobody may be there, and all others would wait for it.
+
+    It is the only key but Enter that is pressed without being asked for, and only for this.
+    """
+    agent = composer.agent
+    if not composer.close_dialog():
+        return None
+    if not _look_in_transcript(desk, agent, message, 0):  # /model leaves an entry when it is closed, /cost none
+        messages.fail(desk.db, message, agent, "it has opened a dialog, which was closed again", now=host.now_ms())
+    return None
 
 
 def _await_acknowledgement(desk: Desk, composer: Composer, message: Message, start: int, deadline: float) -> str | None:
@@ -245,13 +313,15 @@ def _await_acknowledgement(desk: Desk, composer: Composer, message: Message, sta
     read_again = time.monotonic() + (_LOOK_AGAIN_SECONDS if has_hooks else _TRANSCRIPT_SECONDS)
     while True:
         signals.ingest(desk.db, desk.home)
-        if messages.get(desk.db, message.id).status is MessageStatus.ACKNOWLEDGED:
+        if not _is_pending(desk, message.id):  # acknowledged, or cancelled with its team
             return None
         now = time.monotonic()
         if now >= read_again:
             read_again = now + _TRANSCRIPT_SECONDS
-            if _in_transcript(desk, composer.agent, message, start):
+            if _look_in_transcript(desk, composer.agent, message, start):
                 return None
+            if message.kind is MessageKind.COMMAND:
+                _close_dialog(desk, composer, message)
         if now >= deadline:
             return "delivered, not confirmed"
         if now >= look_again:

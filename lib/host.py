@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from lib.errors import Busy
+from lib.errors import Busy, NotFound
 from lib.models import Process
 
 
@@ -67,6 +67,14 @@ def _parent(pid: int) -> int:
 def is_alive(known: Process | None) -> bool:
     """Whether exactly this process still runs (a later one with the same pid is another)."""
     return known is not None and process(known.pid) == known
+
+
+def working_folder() -> Path:
+    """Where this process stands. Raises `NotFound` when that folder was removed under it."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise NotFound("the working folder is gone", hint="cd to one that is there") from None
 
 
 @contextlib.contextmanager

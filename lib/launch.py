@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib import (
@@ -20,6 +20,7 @@ from lib import (
     checkins,
     claude,
     delivery,
+    dependencies,
     host,
     messages,
     orchestrations,
@@ -43,6 +44,9 @@ from lib.models import (
     Program,
 )
 from lib.tmux import Tmux
+
+#: The first part of every branch that a team works on.
+_BRANCHES = "orchestration"
 
 #: Called with a role (or "team") and what is happening to it.
 Progress = Callable[[str, str], None]
@@ -91,6 +95,7 @@ def plan(
     team_plan: str | None = None,
 ) -> Plan:
     """Decide everything about a launch; changes nothing. Raises what would stop the launch."""
+    _check_names(project, spec_path.resolve())
     spec = read_spec(spec_path)
     team = teams.choose(
         spec.text,
@@ -104,6 +109,7 @@ def plan(
     if found := orchestrations.live_in(db, project):
         raise orchestrations.already_running(found, project)
     start = worktrees.starting_point(project)
+    worktrees.check_room(project, _worktrees_folder(project), _BRANCHES)
     orchestration_id = orchestrations.mint_id()
     config_dir = claude.rehearsal(stage.home).config_dir if program is Program.REHEARSAL else claude.config_dir()
     orchestration = Orchestration(
@@ -123,7 +129,7 @@ def plan(
         created_at=now,
         updated_at=now,
     )
-    branches = f"orchestration/{orchestration_id}-{specs.slug(spec_path.stem, longest=30)}"
+    branches = f"{_BRANCHES}/{orchestration_id}-{specs.slug(spec_path.stem, longest=30)}"
     new = tuple(
         agents.NewAgent(
             role=role,
@@ -137,6 +143,16 @@ def plan(
     return Plan(orchestration, spec, team, new)
 
 
+def _check_names(*paths: Path) -> None:
+    # The store, tmux and the agents take text.
+    for path in paths:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            shown = str(path).encode(errors="backslashreplace").decode()
+            raise OrchestratorError(f"the path {shown} is not UTF-8", hint="rename it, then launch again") from None
+
+
 def _free_session(db: sqlite3.Connection, tmux: Tmux, wanted: str) -> str:
     # A session of that name may be somebody's own, or an ended team's that is still looked at: both stay as they are.
     taken = orchestrations.sessions(db) | {pane.session for pane in tmux.panes()}
@@ -146,9 +162,13 @@ def _free_session(db: sqlite3.Connection, tmux: Tmux, wanted: str) -> str:
 
 def _free_worktree(project: Path, role: str, orchestration_id: str) -> Path:
     # An earlier orchestration's worktree may hold work: a new one never takes its place.
-    folder = project.parent / f"{project.name}-tmux-worktrees"
+    folder = _worktrees_folder(project)
     path = folder / role
-    return folder / f"{role}-{orchestration_id}" if path.exists() else path
+    return folder / f"{role}-{orchestration_id}" if path.exists() or path.is_symlink() else path
+
+
+def _worktrees_folder(project: Path) -> Path:
+    return project.parent / f"{project.name}-tmux-worktrees"
 
 
 def launch(db: sqlite3.Connection, stage: Stage, decided: Plan, *, progress: Progress) -> Orchestration:
@@ -163,12 +183,18 @@ def _record(db: sqlite3.Connection, stage: Stage, decided: Plan) -> None:
     roles = templates.roles()
     now = decided.orchestration.created_at
     with store.writing(db):
+        if decided.orchestration.session in orchestrations.sessions(db):
+            # Somebody has launched a project of the same name since the plan was made.
+            wanted = f"{specs.slug(decided.orchestration.project.name)}-impl"
+            named = replace(decided.orchestration, session=_free_session(db, stage.tmux, wanted))
+            decided = replace(decided, orchestration=named)
         orchestrations.add(db, decided.orchestration)
         for new in decided.agents:
             agent_id = agents.add(db, decided.orchestration, new)
             minutes = stage.settings.check_in_minutes.get(new.role, roles[new.role].check_in_minutes)
             note = templates.render("recurring_check_in.md", role=new.role)
             checkins.add(db, agent_id, note, minutes=minutes, now=now, recurring=True)
+        dependencies.declare(db, decided.orchestration.id, decided.team.depends)
 
 
 def resume(db: sqlite3.Connection, stage: Stage, project: Path, *, progress: Progress) -> Orchestration:
@@ -207,38 +233,56 @@ def bring_about(
         stage.home / "locks" / f"launch-{found.id}.lock",
         sentence=f"{found.session} is being launched or resumed",
     ):
-        _write_spec(stage.home, found)
-        worktrees.remember_starting_point(
-            found.project, found.id, worktrees.StartingPoint(found.starting_branch, found.starting_commit)
-        )
-        _ensure_session(stage, found, progress)
-        team = agents.of_orchestration(db, found.id)
-        git_lock = threading.Lock()
-        with ThreadPoolExecutor(len(team)) as pool:
-            tasks = [
-                pool.submit(_bring_up, stage, found, agent, team, installation, progress, git_lock) for agent in team
-            ]
-        errors = [error for task in tasks if (error := task.exception())]
-        if errors:
-            raise _with_resume_hint(errors[0], found)
-        stage.tmux.remove_placeholder(found.session)
-        orchestrations.set_status(db, found.id, OrchestrationStatus.RUNNING, now=host.now_ms())
+        try:
+            _write_spec(stage.home, found)
+            worktrees.remember_starting_point(
+                found.project, found.id, worktrees.StartingPoint(found.starting_branch, found.starting_commit)
+            )
+            _ensure_session(stage, found, progress)
+            _bring_all_up(db, stage, found, installation, progress)
+            stage.tmux.remove_placeholder(found.session)
+            orchestrations.set_status(db, found.id, OrchestrationStatus.RUNNING, now=host.now_ms())
+        except (OrchestratorError, OSError, sqlite3.Error) as error:
+            raise _with_resume_hint(error, stage, found) from error
     return orchestrations.get(db, found.id)
 
 
-def _with_resume_hint(error: BaseException, found: Orchestration) -> BaseException:
-    if isinstance(error, OrchestratorError):
+def _bring_all_up(
+    db: sqlite3.Connection,
+    stage: Stage,
+    found: Orchestration,
+    installation: claude.Installation,
+    progress: Progress,
+) -> None:
+    team = agents.of_orchestration(db, found.id)
+    git_lock = threading.Lock()
+    with ThreadPoolExecutor(len(team)) as pool:
+        tasks = [pool.submit(_bring_up, stage, found, agent, team, installation, progress, git_lock) for agent in team]
+    errors = [error for task in tasks if (error := task.exception())]
+    if errors:
+        raise errors[0]
+
+
+def _with_resume_hint(error: Exception, stage: Stage, found: Orchestration) -> Exception:
+    known = error
+    if isinstance(error, OSError):  # a write to a full disk names no file
+        known = OrchestratorError(f"{error.strerror or error}: {error.filename or stage.home}")
+    elif isinstance(error, sqlite3.Error):
+        known = store.trouble(error, stage.home) or error
+    if isinstance(known, OrchestratorError):
         again = f"auto_orchestrate.py --project {found.project} --resume"
-        error.hint = f"{error.hint}; then {again}" if error.hint else again
-    return error
+        known.hint = f"{known.hint}; then {again}" if known.hint else again
+    return known
 
 
 def _write_spec(home: Path, found: Orchestration) -> None:
-    # The team works from the text that was launched, whatever happens to the user's file meanwhile.
+    # The team works from the text that was launched, whatever happens to the user's file meanwhile. Whole or not
+    # at all: half of a spec, which a full disk leaves, would be taken for the spec by the next resume.
     path = spec_copy(home, found.id)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not path.exists():
-        path.write_text(found.spec_text, encoding="utf-8")
+    draft = path.with_suffix(".new")
+    draft.write_text(found.spec_text, encoding="utf-8")
+    draft.replace(path)
 
 
 def spec_copy(home: Path, orchestration_id: str) -> Path:
@@ -321,7 +365,7 @@ def _ensure_process(
         worktree=agent.worktree,
         branch=agent.branch,
     )
-    claude.write_launch_files(agent, home=stage.home, role_text=role_text)
+    claude.write_launch_files(agent, home=stage.home, socket=stage.tmux.socket, role_text=role_text)
     pane_id, pid = stage.tmux.new_window(
         agent.session,
         index=agent.window,
@@ -331,17 +375,20 @@ def _ensure_process(
         argv=claude.launch_command(
             installation, agent, stage.settings, home=stage.home, socket=stage.tmux.socket, resume=goes_on
         ),
-        replace=_dead_pane(stage.tmux, agent),
+        replace=_own_pane(stage.tmux, agent),
     )
     # A process that has ended already is recorded all the same: waiting for it will say how it ended.
     process = host.process(pid) or Process(pid, 0)
     return agents.started(db, agent.id, pane_id=pane_id, process=process), True
 
 
-def _dead_pane(tmux: Tmux, agent: Agent) -> str | None:
-    """The pane of this agent whose process has ended, if it is still shown."""
+def _own_pane(tmux: Tmux, agent: Agent) -> str | None:
+    """The pane of this agent, if it is still there: of a process that has ended, or of one that nobody recorded.
+
+    The second is what a launch leaves that was killed between the two; nothing has been said to it yet.
+    """
     panes = (pane for pane in tmux.panes() if pane.session == agent.session and pane.agent == str(agent.id))
-    return next((pane.id for pane in panes if pane.dead), None)
+    return next((pane.id for pane in panes), None)
 
 
 def _await_ready(stage: Stage, agent: Agent) -> None:
@@ -365,7 +412,8 @@ def _await_ready(stage: Stage, agent: Agent) -> None:
 
 def _last_words(tmux: Tmux, agent: Agent) -> str:
     try:
-        text = tmux.run("capture-pane", "-p", "-t", agent.pane_id or "")
+        # With the lines above: remain-on-exit scrolls the screen by one, and the first line may be the only one.
+        text = tmux.run("capture-pane", "-p", "-S", "-20", "-t", agent.pane_id or "")
     except NotFound:
         return "its window is gone"
     # The line that remain-on-exit adds says only that the pane is dead.

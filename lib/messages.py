@@ -26,11 +26,7 @@ def queue(
 
     The body is cleaned first, so that ledger and agent hold the same text. Raises `Usage` when nothing is left.
     """
-    body = framing.clean(body)
-    if not body.strip():
-        raise Usage("the message is empty")
-    if kind is MessageKind.COMMAND and not framing.is_command(body):
-        raise Usage(f"{body!r} is no slash command", hint="a command is one line that begins with /, such as /compact")
+    body = cleaned(body, kind)
     with writing(db):
         cursor = db.execute(
             "INSERT INTO messages (agent_id, sender, kind, priority, body, status, queued_at)"
@@ -40,6 +36,16 @@ def queue(
         message_id = int(cursor.lastrowid or 0)
         _tell(db, "message.queued", agent, message_id, now, sender=sender, kind=kind)
     return get(db, message_id)
+
+
+def cleaned(body: str, kind: MessageKind) -> str:
+    """A text as it is recorded. Raises `Usage` for one that cannot be a message of this kind."""
+    body = framing.clean(body)
+    if not body.strip():
+        raise Usage("the message is empty")
+    if kind is MessageKind.COMMAND and not framing.is_command(body):
+        raise Usage(f"{body!r} is no slash command", hint="a command is one line that begins with /, such as /compact")
+    return body
 
 
 def get(db: sqlite3.Connection, message_id: int) -> Message:
@@ -133,8 +139,11 @@ def _acknowledge(db: sqlite3.Connection, agent: Agent, message_id: int, body: st
     return row is not None
 
 
-def acknowledge_command(db: sqlite3.Connection, agent: Agent, message: Message, *, now: int) -> None:
-    """A slash command stands in the transcript as one that was run; it has no frame to prove it by."""
+def confirm(db: sqlite3.Connection, agent: Agent, message: Message, *, now: int) -> None:
+    """Take a message as arrived that the transcript holds without being a prompt of its own.
+
+    That is a slash command that was run, and a frame to which a person has typed something.
+    """
     with writing(db):
         _mark_acknowledged(db, agent, message.id, "transcript", now)
 
@@ -170,7 +179,10 @@ def take_back(db: sqlite3.Connection, agent: Agent, prompt: str, *, now: int) ->
         "SELECT * FROM messages WHERE id = ? AND agent_id = ? AND status = 'acknowledged'", (framed[0], agent.id)
     ).fetchone()
     if row:
-        requeue(db, _message(row), agent, "accepted, but not read before the agent was killed", now=now)
+        with writing(db):
+            requeue(db, _message(row), agent, "accepted, but not read before the agent was killed", now=now)
+            # The transcript still holds what was accepted then: from now on it proves nothing.
+            db.execute("UPDATE messages SET pasted_at = NULL, submitted_at = NULL WHERE id = ?", (row["id"],))
 
 
 def hold(db: sqlite3.Connection, message: Message, reason: str) -> None:
@@ -183,11 +195,12 @@ def hold(db: sqlite3.Connection, message: Message, reason: str) -> None:
 def fail(db: sqlite3.Connection, message: Message, agent: Agent, reason: str, *, now: int) -> None:
     """Give a message up, with the reason; a digest takes along what it carries."""
     with writing(db):
-        db.execute(
+        changed = db.execute(
             f"UPDATE messages SET status = 'failed', reason = ? WHERE (id = ? OR carried_by = ?) AND {_IS_PENDING}",
             (reason, message.id, message.id),
-        )
-        _tell(db, "message.failed", agent, message.id, now, reason=reason)
+        ).rowcount
+        if changed:  # it may have arrived meanwhile
+            _tell(db, "message.failed", agent, message.id, now, reason=reason)
 
 
 def fail_pending(db: sqlite3.Connection, agent_id: int, reason: str) -> None:

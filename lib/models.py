@@ -66,6 +66,14 @@ class CheckInStatus(StrEnum):
     DEAD = "dead"
 
 
+class AuthorizationStatus(StrEnum):
+    PENDING = "pending"
+    GRANTED = "granted"
+    REFUSED = "refused"
+    ESCALATED = "escalated"
+    EXPIRED = "expired"
+
+
 class AgentState(StrEnum):
     """What an agent does right now: observed when asked, never stored."""
 
@@ -190,6 +198,34 @@ class CheckIn:
     attempts: int
     reason: str | None
     fired_at: int | None
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """A role that waits for another role's completion; `message_id` is the one notice that told it."""
+
+    orchestration_id: str
+    role: str
+    on_role: str
+    resolved_at: int | None
+    message_id: int | None
+
+
+@dataclass(frozen=True)
+class Authorization:
+    """What an agent asked to be allowed. Until `due_at` (UTC milliseconds) somebody may answer."""
+
+    id: int
+    requester_id: int
+    target_id: int
+    what: str
+    status: AuthorizationStatus
+    period_minutes: int
+    requested_at: int
+    due_at: int
+    decided_by: str | None
+    decided_at: int | None
+    reason: str | None
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import os
 import sqlite3
 from pathlib import Path
 
-from lib import checkins, messages
-from lib.errors import Busy, NotFound
+from lib import authorizations, checkins, messages
+from lib.errors import Busy, NotFound, OrchestratorError
 from lib.models import LIVE, Agent, Orchestration, OrchestrationStatus, Program
 from lib.store import record, writing
 
@@ -67,6 +67,15 @@ def of_agent(db: sqlite3.Connection, agent: Agent) -> Orchestration:
     return get(db, agent.orchestration_id)
 
 
+def check_runs(found: Orchestration) -> None:
+    """Raises `OrchestratorError` when an orchestration is over."""
+    if found.status in ENDED:
+        raise OrchestratorError(
+            f"the orchestration {found.session} is over: {found.status}",
+            hint=f"claude_control.py status {found.session}",
+        )
+
+
 def live_in(db: sqlite3.Connection, project: Path) -> Orchestration | None:
     """The orchestration that works in a project now, or None."""
     return next((found for found in live(db) if found.project == project), None)
@@ -110,7 +119,7 @@ def set_status(
     now: int,
     outcome: str | None = None,
 ) -> None:
-    """Move an orchestration to a status; one that ends takes its check-ins and undelivered messages with it.
+    """Move an orchestration to a status; one that ends takes its check-ins, requests and messages with it.
 
     One that has ended stays as it ended: a team can complete before its launch has returned.
     """
@@ -125,6 +134,7 @@ def set_status(
             return
         if status in ENDED:
             checkins.cancel_all(db, orchestration_id)
+            authorizations.expire_all(db, orchestration_id, now=now)
             messages.cancel_pending(db, orchestration_id, f"the orchestration is {status}")
         record(db, f"orchestration.{status}", now=now, orchestration=orchestration_id, outcome=outcome)
 

@@ -1,56 +1,173 @@
-"""Completion reports: what an agent says is done, with the commit that shows it."""
+"""Completion reports: what an agent says is done, with the commit and the check that show it."""
 
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import signal
 import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
-from lib import agents, messages, orchestrations, templates, worktrees
-from lib.errors import OrchestratorError
-from lib.models import LIVE, Agent, Message, MessageKind, OrchestrationStatus
+from lib import agents, dependencies, framing, messages, orchestrations, templates, worktrees
+from lib.errors import OrchestratorError, Usage
+from lib.models import Agent, Message, MessageKind, Orchestration, OrchestrationStatus
 from lib.store import record, writing
 from lib.teams import ORCHESTRATOR
 
+#: How long a check may take unless the report says otherwise.
+CHECK_SECONDS = 600.0
+#: How much of a check's output is kept: its end, where test runners put their summary.
+OUTPUT_BYTES = 2048
+#: What shells say of a command that is not there, and `timeout` of one that took too long.
+_NOT_FOUND, _TOO_LONG = 127, 124
+_ENDS_WITHIN_SECONDS = 2.0
 
-def complete(db: sqlite3.Connection, agent: Agent, summary: str, *, sender: str, now: int) -> Message | None:
-    """Record that an agent's part is done, and tell the orchestrator.
 
-    The Orchestrator's own report ends the orchestration. Either needs evidence: a commit beyond the starting
-    commit. Raises `OrchestratorError` without one. Returns the message to the orchestrator, None for its own.
+@dataclass(frozen=True)
+class Check:
+    """A command that has shown something about the work: its exit code and the end of what it printed."""
+
+    command: str
+    exit_code: int
+    output: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """A completion that is recorded. `is_new` is False when the same was reported before."""
+
+    commit: str
+    check: Check | None
+    message: Message | None
+    notices: tuple[Message, ...]
+    is_new: bool
+
+
+def complete(
+    db: sqlite3.Connection,
+    agent: Agent,
+    summary: str,
+    *,
+    caller: Agent | None,
+    sender: str,
+    now: int,
+    check: str | None = None,
+    check_seconds: float = CHECK_SECONDS,
+) -> Report:
+    """Record that an agent's part is done, tell the orchestrator, and tell once each role that waited for it.
+
+    The Orchestrator's own report ends the orchestration, and is told to nobody. `caller` is the agent that reports,
+    None a person. `check` is a command line (no shell) that has to succeed in the agent's worktree. Raises
+    `OrchestratorError` for another's role, an ended orchestration, no commit since the start, or a failed check.
     """
+    if caller is not None and caller.id != agent.id:
+        raise OrchestratorError(
+            f"only {agent.target} or a person can report for it: this is {caller.target}",
+            hint=f'report-completion.sh {caller.role} "what was done"',
+        )
+    summary = framing.clean(summary).strip()
+    if not summary:
+        raise Usage("the report says nothing: describe in a sentence what is done")
     found = orchestrations.of_agent(db, agent)
-    if found.status not in LIVE:
-        raise OrchestratorError(f"{found.session} is {found.status}: there is nothing left to report")
+    orchestrations.check_runs(found)
+    work = _evidence(agent, found)
+    if same := _same(db, agent, work.head, summary):
+        return same
+    shown = None
+    if check is not None:
+        started = time.monotonic()
+        shown = _shown_by(db, agent, found, check, check_seconds, now)
+        now += round((time.monotonic() - started) * 1000)
+        if _evidence(agent, found).head != work.head:
+            raise OrchestratorError(f"{agent.branch} got new commits during the check", hint="report again")
+    with writing(db):
+        # Both again: a check takes its time, and somebody else may report meanwhile.
+        orchestrations.check_runs(orchestrations.of_agent(db, agent))
+        if same := _same(db, agent, work.head, summary):
+            return same
+        message = _tell_orchestrator(db, agent, summary, work, shown, sender, now)
+        _record(db, agent, summary, work, shown, message, now)
+        if agent.role == ORCHESTRATOR:
+            outcome = f"{summary} (commit {work.head[:12]} on {work.branch})"
+            orchestrations.set_status(db, found.id, OrchestrationStatus.COMPLETED, now=now, outcome=outcome)
+        notices = dependencies.resolve(db, agent, now=now)
+    return Report(work.head, shown, message, tuple(notices), is_new=True)
+
+
+def _evidence(agent: Agent, found: Orchestration) -> worktrees.Work:
     work = worktrees.work_since(agent.worktree, found.starting_commit, agent.branch)
     if not work.commits:
         raise OrchestratorError(
             f"{agent.role} has no commit on {agent.branch} since the start: there is nothing to report as done",
             hint=f"commit the work in {agent.worktree}, then report again",
         )
-    with writing(db):
-        db.execute(
-            "INSERT INTO reports (agent_id, summary, branch, head, commits, files, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (agent.id, summary, work.branch, work.head, work.commits, json.dumps(work.files), now),
-        )
-        record(
-            db,
-            "report.completion",
-            now=now,
-            orchestration=found.id,
-            agent=agent.id,
-            summary=summary,
-            commit=work.head,
-            commits=work.commits,
-        )
-        if agent.role == ORCHESTRATOR:
-            outcome = f"{summary} (commit {work.head[:12]} on {work.branch})"
-            orchestrations.set_status(db, found.id, OrchestrationStatus.COMPLETED, now=now, outcome=outcome)
-            return None
-        hub = next((mate for mate in agents.of_orchestration(db, found.id) if mate.role == ORCHESTRATOR), None)
-        if hub is None:
-            return None
-        text = templates.render("completion_report.md", role=agent.role, summary=summary, work=work)
-        return messages.queue(db, hub, text, sender=sender, kind=MessageKind.REPORT, now=now)
+    return work
+
+
+def _same(db: sqlite3.Connection, agent: Agent, head: str, summary: str) -> Report | None:
+    """The report of the same commit in the same words, if there is one: a repetition is not a second report."""
+    row = db.execute(
+        "SELECT * FROM reports WHERE agent_id = ? AND head = ? AND summary = ?", (agent.id, head, summary)
+    ).fetchone()
+    if row is None:
+        return None
+    check = Check(row["check_command"], row["check_exit"], row["check_output"]) if row["check_command"] else None
+    message = messages.get(db, row["message_id"]) if row["message_id"] else None
+    return Report(head, check, message, (), is_new=False)
+
+
+def _tell_orchestrator(
+    db: sqlite3.Connection,
+    agent: Agent,
+    summary: str,
+    work: worktrees.Work,
+    check: Check | None,
+    sender: str,
+    now: int,
+) -> Message | None:
+    hub = agents.in_role(db, agent.orchestration_id, ORCHESTRATOR)
+    if hub is None or hub.id == agent.id:
+        return None
+    text = templates.render("completion_report.md", role=agent.role, summary=summary, work=work, check=check)
+    return messages.queue(db, hub, text, sender=sender, kind=MessageKind.REPORT, now=now)
+
+
+def _record(
+    db: sqlite3.Connection,
+    agent: Agent,
+    summary: str,
+    work: worktrees.Work,
+    check: Check | None,
+    message: Message | None,
+    now: int,
+) -> None:
+    db.execute(
+        "INSERT INTO reports (agent_id, summary, branch, head, commits, files, check_command, check_exit, check_output,"
+        " message_id, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(agent.id, summary, work.branch, work.head, work.commits, json.dumps(work.files)),
+            *((check.command, check.exit_code, check.output) if check else (None, None, None)),
+            *(message.id if message else None, now),
+        ),
+    )
+    record(
+        db,
+        "report.completion",
+        now=now,
+        orchestration=agent.orchestration_id,
+        agent=agent.id,
+        summary=summary,
+        commit=work.head,
+        commits=work.commits,
+        check=check.command if check else None,
+    )
 
 
 def reported_roles(db: sqlite3.Connection, orchestration_id: str) -> set[str]:
@@ -61,3 +178,93 @@ def reported_roles(db: sqlite3.Connection, orchestration_id: str) -> set[str]:
         (orchestration_id,),
     )
     return {row[0] for row in rows}
+
+
+# -- checks --
+
+
+def _shown_by(
+    db: sqlite3.Connection, agent: Agent, found: Orchestration, command: str, seconds: float, now: int
+) -> Check:
+    """Run a check. One that fails is an event, and raises `OrchestratorError` with the end of its output."""
+    check = run_check(command, agent.worktree, seconds=seconds)
+    if check.exit_code == 0:
+        return check
+    with writing(db):
+        record(
+            db,
+            "report.check_failed",
+            now=now,
+            orchestration=found.id,
+            agent=agent.id,
+            command=check.command,
+            exit=check.exit_code,
+            output=check.output,
+        )
+    said = f"; it printed last:\n{check.output}" if check.output else "; it printed nothing"
+    raise OrchestratorError(
+        f"the check `{check.command}` left with {check.exit_code}, so {agent.role} is not done{said}",
+        hint="mend what it shows, commit, and report again",
+    )
+
+
+def run_check(command: str, folder: Path, *, seconds: float) -> Check:
+    """Run a command line, without a shell, and keep its exit code and the end of what it printed.
+
+    A command that is not there counts as exit code 127, one that takes longer than `seconds` as 124; then all that
+    it has started is ended. Raises `Usage` when it cannot be split into words.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise Usage(f"the check {command!r} cannot be read: {error}") from None
+    if not words:
+        raise Usage("the check is empty", hint='--check "pytest -q"')
+    with tempfile.TemporaryFile() as output:
+        try:
+            process = subprocess.Popen(
+                words,
+                cwd=folder,
+                env=_environment(os.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return Check(command, _NOT_FOUND, f"{words[0]}: {error.strerror}")
+        try:
+            ended = process.wait(timeout=seconds)
+            code, note = ended if ended >= 0 else 128 - ended, ""  # by a signal: as shells count it
+        except subprocess.TimeoutExpired:
+            code, note = _TOO_LONG, f"(ended after {seconds:.0f} s)"
+        finally:
+            _end_group(process)
+        end = output.seek(0, os.SEEK_END)
+        output.seek(max(0, end - OUTPUT_BYTES))
+        tail = framing.clean(output.read().decode("utf-8", "replace")).strip()
+    return Check(command, code, "\n".join(part for part in (tail, note) if part))
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End what a check has left running: nobody would look after it."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + _ENDS_WITHIN_SECONDS
+        try:
+            os.killpg(process.pid, number)
+            while time.monotonic() < deadline:
+                process.poll()
+                os.killpg(process.pid, 0)
+                time.sleep(0.01)
+        except ProcessLookupError:
+            return
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    # A door runs in an environment of its own: the project's python and pytest must not be looked for in it.
+    own = str(Path(sys.prefix) / "bin")
+    path = [part for part in variables.get("PATH", os.defpath).split(os.pathsep) if part != own]
+    return {
+        **{name: value for name, value in variables.items() if name != "VIRTUAL_ENV"},
+        "PATH": os.pathsep.join(path),
+    }

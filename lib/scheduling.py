@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from lib import agents, checkins, config, daemon, host, store
+from lib import agents, checkins, config, daemon, framing, host, store
 from lib.cli import Output
 from lib.errors import NotFound, Usage
 from lib.models import CheckIn, CheckInStatus
@@ -70,7 +70,7 @@ def add(output: Output, home: Path, words: Sequence[str], *, recurring: bool) ->
     try:
         agent = agents.resolve(db, tmux, f"{session}:{role}")
     except NotFound:
-        if not window.isdigit() or role:
+        if not window.isdecimal() or role:
             raise
         agent = agents.resolve(db, tmux, f"{session}:{window}")
     _schedule(output, home, agent.id, note, minutes, recurring)
@@ -97,10 +97,11 @@ def add_note(output: Output, home: Path, words: Sequence[str], *, recurring: boo
 
 
 def _schedule(output: Output, home: Path, agent_id: int, note: str, minutes: str, recurring: bool) -> None:
-    if not minutes.isdigit():
-        raise Usage(f"MINUTES must be a whole number, not {minutes!r}")
+    # isdecimal: what isdigit takes, such as ², int does not; nor does it take thousands of digits.
+    if not minutes.isdecimal() or len(minutes) > 9:
+        raise Usage(f"MINUTES must be a whole number of at most 9 digits, not {minutes!r}")
     db = store.connect(home)
-    made = checkins.add(db, agent_id, note, minutes=int(minutes), now=host.now_ms(), recurring=recurring)
+    made = checkins.add(db, agent_id, framing.clean(note), minutes=int(minutes), now=host.now_ms(), recurring=recurring)
     how = f"every {minutes} minutes" if recurring else f"in {minutes} minutes"
     output.answer(f"check-in {made.id} for {made.target} {how}", vars(made))
     if daemon.running(home):

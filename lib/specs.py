@@ -38,7 +38,7 @@ class Spec:
 def parse(content: bytes, path: PurePath) -> Spec:
     """Read a spec. Raises `OrchestratorError` naming the file when it is empty, binary or enormous."""
     if len(content) > MAXIMUM_BYTES:
-        raise OrchestratorError(f"the spec {path} has {len(content):,} bytes; {MAXIMUM_BYTES:,} are the most")
+        raise OrchestratorError(f"the spec {path} has more than {MAXIMUM_BYTES:,} bytes")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

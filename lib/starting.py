@@ -46,7 +46,7 @@ def _launch(output: Output, home: Path, cwd: Path, request: Request) -> None:
         raise Usage("name a spec with --spec", hint="try it without one: auto_orchestrate.py --demo")
     if len(request.specs) > 1:
         raise Usage("one --spec at a time: a launch works one spec")
-    spec_path = (cwd / Path(request.specs[0]).expanduser()).absolute()
+    spec_path = _path(cwd, request.specs[0]).absolute()
     if not spec_path.exists():
         raise NotFound(f"no spec at {spec_path}")
     project = _project(cwd, request.project) if request.project else worktrees.project_root(spec_path)
@@ -132,11 +132,18 @@ def _show(output: Output, home: Path, project: Path) -> None:
 
 def _project(cwd: Path, named: str) -> Path:
     """The repository that --project names: a path, or a folder of PROJECTS_DIR."""
-    path = cwd / Path(named).expanduser()
+    path = _path(cwd, named)
     projects = config.projects_dir()
     if not path.exists() and "/" not in named and projects and (projects / named).exists():
         path = projects / named
     return worktrees.project_root(path)
+
+
+def _path(cwd: Path, named: str) -> Path:
+    try:
+        return cwd / Path(named).expanduser()
+    except RuntimeError:  # pathlib's word for ~somebody who is not known here
+        raise NotFound(f"{named}: there is no such user") from None
 
 
 def _how_to_go_on(found: Orchestration) -> str:

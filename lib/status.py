@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import asdict, dataclass
 
-from lib import agents, messages, orchestrations, reports
+from lib import agents, dependencies, messages, orchestrations, reports
 from lib.models import AgentState, Orchestration, Program
 
 #: How long an orchestration that has ended is still shown.
@@ -22,6 +22,7 @@ class AgentStatus:
     state: AgentState
     waiting: int
     reported: bool
+    waits_for: tuple[str, ...]
     seen_at: int | None
     worktree: str
     branch: str
@@ -79,6 +80,7 @@ def _team_text(one: OrchestrationStatus, now: int) -> str:
     for agent in one.agents:
         notes = [f"{agent.waiting} waiting"] if agent.waiting else []
         notes += ["reported done"] if agent.reported else []
+        notes += [f"waits for {', '.join(agent.waits_for)}"] if agent.waits_for else []
         seen = f"heard from {ago(now - agent.seen_at)} ago" if agent.seen_at else "not heard from yet"
         lines.append(f"  {agent.window:>2} {agent.role:20} {agent.state:9} {', '.join([seen, *notes])}")
     return "\n".join(lines)
@@ -100,6 +102,7 @@ def ago(milliseconds: int) -> str:
 
 def _orchestration(db: sqlite3.Connection, found: Orchestration) -> OrchestrationStatus:
     reported = reports.reported_roles(db, found.id)
+    waits = dependencies.of_orchestration(db, found.id)
     team = []
     for agent in agents.of_orchestration(db, found.id):
         team.append(
@@ -110,6 +113,7 @@ def _orchestration(db: sqlite3.Connection, found: Orchestration) -> Orchestratio
                 state=agents.state_of(agent),
                 waiting=messages.count_pending(db, agent.id),
                 reported=agent.role in reported,
+                waits_for=dependencies.awaited(waits, agent.role),
                 seen_at=agent.last_hook_at,
                 worktree=str(agent.worktree),
                 branch=agent.branch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -58,7 +59,8 @@ def _end(processes: list[Process]) -> None:
         alive = [process for process in processes if host.is_alive(process)]
         for process in alive:
             if how is not None:
-                os.kill(process.pid, how)
+                with contextlib.suppress(ProcessLookupError):  # it has ended since the look
+                    os.kill(process.pid, how)
         deadline = time.monotonic() + _LEAVES_WITHIN_SECONDS
         while any(host.is_alive(process) for process in alive) and time.monotonic() < deadline:
             time.sleep(0.02)

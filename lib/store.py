@@ -105,8 +105,41 @@ CREATE TABLE reports (
     head TEXT NOT NULL,
     commits INTEGER NOT NULL,
     files TEXT NOT NULL,
-    at INTEGER NOT NULL
+    check_command TEXT, -- the three of a check that was asked for, all or none
+    check_exit INTEGER,
+    check_output TEXT,
+    message_id INTEGER REFERENCES messages (id), -- to the orchestrator; NULL for its own report
+    at INTEGER NOT NULL,
+    UNIQUE (agent_id, head, summary)
 ) STRICT;
+
+CREATE TABLE dependencies (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    orchestration_id TEXT NOT NULL REFERENCES orchestrations (id),
+    role TEXT NOT NULL,
+    on_role TEXT NOT NULL CHECK (on_role != role),
+    resolved_at INTEGER,
+    message_id INTEGER UNIQUE REFERENCES messages (id), -- the one notice
+    CHECK ((resolved_at IS NULL) = (message_id IS NULL)),
+    UNIQUE (orchestration_id, role, on_role)
+) STRICT;
+
+CREATE TABLE authorizations (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    requester_id INTEGER NOT NULL REFERENCES agents (id),
+    target_id INTEGER NOT NULL REFERENCES agents (id),
+    what TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('pending', 'granted', 'refused', 'escalated', 'expired')),
+    period_minutes INTEGER NOT NULL CHECK (period_minutes > 0),
+    requested_at INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    decided_by TEXT,
+    decided_at INTEGER,
+    reason TEXT
+) STRICT;
+CREATE INDEX due_authorizations ON authorizations (due_at) WHERE status IN ('pending', 'escalated');
+CREATE UNIQUE INDEX one_open_request ON authorizations (requester_id, target_id, what)
+    WHERE status IN ('pending', 'escalated');
 
 CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -178,16 +211,39 @@ def writing(db: sqlite3.Connection) -> Iterator[None]:
     try:
         db.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
-        raise Unavailable(f"the store cannot be written: {error}", hint="check the disk, then try again") from error
+        raise _not_written(db, error) from error
     try:
         yield
         db.execute("COMMIT")
     except sqlite3.OperationalError as error:
         _roll_back(db)
-        raise Unavailable(f"the store cannot be written: {error}", hint="check the disk, then try again") from error
+        raise _not_written(db, error) from error
     except BaseException:
         _roll_back(db)
         raise
+
+
+def _not_written(db: sqlite3.Connection, error: sqlite3.Error) -> Unavailable:
+    path = db.execute("PRAGMA database_list").fetchone()[2]
+    return Unavailable(f"the store {path} cannot be written: {error}", hint="check the disk, then try again")
+
+
+#: What SQLite says of the disk, of locks and of damage. Anything else that it says is a bug of ours.
+_OUTSIDE = frozenset(
+    (
+        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR),
+        *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB),
+    )
+)
+
+
+def trouble(error: sqlite3.Error, home: Path) -> Unavailable | None:
+    """The error that a person can act on, when SQLite failed for what is outside of us; None for a bug."""
+    # The lowest byte is the kind, the others say more of it.
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _OUTSIDE:
+        return None
+    path = home / "orchestrator.db"
+    return Unavailable(f"the store {path} cannot be used: {error}", hint=f"check the disk and {path}, then try again")
 
 
 def _roll_back(db: sqlite3.Connection) -> None:
@@ -218,14 +274,16 @@ def events(
     *,
     orchestration: str | None = None,
     message: int | None = None,
+    kind: str | None = None,
+    since: int = 0,
     after: int = 0,
     limit: int = 1000,
 ) -> list[Event]:
-    """Events in order of their ids, after an id; of one orchestration or of one message, when named."""
+    """Events in order of their ids, after an id and a time; of one orchestration, message or kind, when named."""
     rows = db.execute(
         "SELECT * FROM events WHERE id > ? AND (? IS NULL OR orchestration_id = ?) AND (? IS NULL OR message_id = ?)"
-        " ORDER BY id LIMIT ?",
-        (after, orchestration, orchestration, message, message, limit),
+        " AND (? IS NULL OR kind = ?) AND at >= ? ORDER BY id LIMIT ?",
+        (after, orchestration, orchestration, message, message, kind, kind, since, limit),
     )
     return [
         Event(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lib.errors import Usage
 
@@ -23,20 +23,22 @@ DEFAULT_SIZE = "medium"
 
 @dataclass(frozen=True)
 class TeamType:
-    """A kind of project: its roles, most needed first, and the words in a spec that speak for it."""
+    """A kind of project: its roles, most needed first, words of a spec that speak for it, and who waits for whom."""
 
     name: str
     summary: str
     roles: tuple[str, ...]
     words: tuple[str, ...]
+    depends: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Team:
-    """The roles chosen, in window order, and why."""
+    """The roles chosen, in window order, and why. `depends` are pairs: a role, and one that it waits for."""
 
     roles: tuple[str, ...]
     reason: str
+    depends: tuple[tuple[str, str], ...] = ()
 
 
 def choose(
@@ -50,16 +52,18 @@ def choose(
     plan: str | None = None,
 ) -> Team:
     """The team for a spec. The same values always give the same team. Raises `Usage` listing what is valid."""
-    if roles:
-        return Team(_in_window_order(_named(roles, known_roles)), "named by --roles")
     if team_type and team_type not in types:
         raise Usage(f"unknown team type {team_type!r}", hint=f"valid types: {', '.join(types)}")
     kind = types[team_type] if team_type else detect(spec_text, types)
+    if roles:
+        named = _in_window_order(_named(roles, known_roles))
+        return Team(named, "named by --roles", _depends(kind, named))
     most = min(SIZES[size or DEFAULT_SIZE], PLANS[plan] if plan else SIZES["large"])
     said = [f"{kind.name}{'' if team_type else ' by the words of the spec'}", f"{size or DEFAULT_SIZE} size"]
     if plan:
         said.append(f"plan {plan}")
-    return Team(_in_window_order(kind.roles[:most]), ", ".join(said))
+    chosen = _in_window_order(kind.roles[:most])
+    return Team(chosen, ", ".join(said), _depends(kind, chosen))
 
 
 def detect(spec_text: str, types: Mapping[str, TeamType]) -> TeamType:
@@ -90,3 +94,8 @@ def _named(roles: Sequence[str], known_roles: Sequence[str]) -> tuple[str, ...]:
 def _in_window_order(roles: Sequence[str]) -> tuple[str, ...]:
     first = [role for role in WINDOW_ORDER if role in roles]
     return tuple(dict.fromkeys([*first, *roles]))
+
+
+def _depends(kind: TeamType, roles: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    # Only roles that are in the team count: nobody waits for one that never reports.
+    return tuple((role, other) for role in roles for other in kind.depends.get(role, ()) if other in roles)

@@ -26,6 +26,11 @@ def roles() -> dict[str, Role]:
     return {path.stem: _role(path) for path in sorted((FOLDER / "roles").glob("*.md"))}
 
 
+def role_names() -> list[str]:
+    """The names of every role, without reading them."""
+    return sorted(path.stem for path in (FOLDER / "roles").glob("*.md"))
+
+
 def team_types() -> dict[str, TeamType]:
     """Every team type, by name."""
     return {path.stem: _team_type(path) for path in sorted((FOLDER / "team_types").glob("*.yaml"))}
@@ -57,4 +62,5 @@ def _team_type(path: Path) -> TeamType:
     import yaml  # noqa: PLC0415 - as jinja2
 
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return TeamType(path.stem, values["summary"], tuple(values["roles"]), tuple(values.get("words", ())))
+    depends = {role: tuple(others) for role, others in values.get("depends", {}).items()}
+    return TeamType(path.stem, values["summary"], tuple(values["roles"]), tuple(values.get("words", ())), depends)

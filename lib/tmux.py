@@ -24,7 +24,9 @@ ENTER, ESCAPE, CTRL_S = "\r", "\x1b", "\x13"
 MINIMUM_VERSION = (3, 0)
 
 #: What tmux says when nobody listens on the socket; anything else is "could not look".
-_NO_SERVER = ("no server running on", "error connecting to", "no sessions", "server exited unexpectedly")
+_NO_SERVER = re.compile(
+    r"no server running on|error connecting to .*\(No such file or directory\)|no sessions|server exited unexpectedly"
+)
 _NO_TARGET = ("can't find pane", "can't find window", "can't find session", "no such window")
 
 _PANE_FORMAT = "\t".join(
@@ -74,10 +76,8 @@ class Tmux:
 
     def __init__(self, socket: str | None = None) -> None:
         self.socket = socket
-        if not socket:
-            self._server: list[str] = []
-        else:
-            self._server = ["-S" if "/" in socket else "-L", socket]
+        # Named even when it is the default one: inside of another server plain tmux would mean that one.
+        self._server = ["-S" if socket and "/" in socket else "-L", socket or "default"]
 
     @classmethod
     def from_environment(cls) -> Tmux:
@@ -148,6 +148,8 @@ class Tmux:
             *("new-session", "-d", "-s", name, "-x", str(width), "-y", str(height), *_PLACEHOLDER_COMMAND),
             *(";", "set-option", "-t", target, "@orchestration", orchestration),
             *(";", "set-option", "-t", target, "renumber-windows", "off"),
+            # A user's `on` would end the session as soon as nobody looks at it: at once.
+            *(";", "set-option", "-t", target, "destroy-unattached", "off"),
             *(";", "move-window", "-s", target, "-t", f"{target}{_PLACEHOLDER_INDEX}"),
         )
 
@@ -160,9 +162,12 @@ class Tmux:
     def orchestration_of(self, session: str) -> str | None:
         """The mark that `new_session` left on a session: an orchestration's id, "" for a foreign session, or None."""
         try:
-            return self.run("display-message", "-p", "-t", f"={session}:", "#{@orchestration}").strip()
+            said = self.run("display-message", "-p", "-t", f"={session}:", "#{session_name}\t#{@orchestration}")
         except NotFound:
             return None
+        # Of a session that is not there tmux prints empty fields, and no error.
+        name, _, mark = said.rstrip("\n").partition("\t")
+        return mark if name == session else None
 
     def set_environment(self, session: str, values: Mapping[str, str]) -> None:
         """Set variables of a session, by a private file: values may be secrets, and arguments can be seen."""
@@ -183,13 +188,14 @@ class Tmux:
         """Start a program as the pane's own process, with no shell beneath. Returns (pane id, pid).
 
         The pane stays when the program ends (`remain-on-exit`), so that its last screen can be read;
-        every paste is guarded against that. `replace` names a dead pane to start in instead of a new window.
+        every paste is guarded against that. `replace` names a pane to start in instead of a new window: what still
+        runs there is ended.
         """
         if replace:
-            start = ["respawn-pane", "-t", replace, "-c", str(cwd), *_literal(argv)]
+            start = ["respawn-pane", "-k", "-t", replace, "-c", _no_format(cwd), *_literal(argv)]
         else:
             start = [
-                *("new-window", "-d", "-t", f"={session}:{index}", "-n", name, "-c", str(cwd)),
+                *("new-window", "-d", "-t", f"={session}:{index}", "-n", name, "-c", _no_format(cwd)),
                 *_literal(argv),
             ]
         target = replace or f"={session}:{index}"
@@ -214,23 +220,26 @@ class Tmux:
         into a dead pane kills the server of tmux 3.3a, a pane whose process was replaced may be a shell, and a
         sender that dies half-way leaves all of the text or none.
         """
-        self._paste_guarded(pane, pid, chunks, "-p", command)
+        # Bracketed here and not by `paste-buffer -p`, which leaves the brackets out in copy mode: then every end
+        # of a line would be Enter.
+        bracketed = ["\x1b[200~" + chunk.replace("\n", "\r") + "\x1b[201~" for chunk in chunks]
+        self._paste_guarded(pane, pid, bracketed, command)
 
     def press(self, pane: str, pid: int, key: str, *, command: str | None = None) -> None:
         """Press a key (ENTER, ESCAPE, CTRL_S) under the same guard as `paste`.
 
         It goes by way of a buffer, which works in copy mode too and leaves that alone.
         """
-        self._paste_guarded(pane, pid, [key], "-r", command)
+        self._paste_guarded(pane, pid, [key], command)
 
-    def _paste_guarded(self, pane: str, pid: int, chunks: Sequence[str], how: str, command: str | None) -> None:
+    def _paste_guarded(self, pane: str, pid: int, chunks: Sequence[str], command: str | None) -> None:
         # Buffer names are global to the server: two senders with the same names damage each other's text.
         name = f"orchestrator-{os.getpid()}-{os.urandom(4).hex()}"
         names = [f"{name}-{number}" for number in range(len(chunks))]
         alive = f"#{{&&:#{{==:#{{pane_dead}},0}},#{{==:#{{pane_pid}},{pid}}}}}"
         if command is not None:
             alive = f"#{{&&:{alive},#{{==:#{{pane_current_command}},{command}}}}}"
-        pastes = " ; ".join(f"paste-buffer {how} -d -b {buffer} -t {pane}" for buffer in names)
+        pastes = " ; ".join(f"paste-buffer -r -d -b {buffer} -t {pane}" for buffer in names)
         discards = " ; ".join(f"delete-buffer -b {buffer}" for buffer in names)
         self._source(
             [
@@ -267,7 +276,7 @@ class Tmux:
         if done.returncode == 0:
             return done.stdout.decode("utf-8", "replace")
         words = done.stderr.decode("utf-8", "replace").strip()
-        if words.startswith(_NO_SERVER):
+        if _NO_SERVER.match(words):
             raise NotFound("no tmux server is running", hint="tmux ls")
         if words.startswith(_NO_TARGET):
             raise NotFound(words, hint="tmux list-windows -a")
@@ -293,6 +302,11 @@ def quote(text: str) -> str:
     away, and the spaces and the #comment after it. So a line's end stands by itself, as an escape.
     """
     return "'" + text.replace("'", "'\"'\"'").replace("\n", "'\"\\n\"'") + "'"
+
+
+def _no_format(path: Path) -> str:
+    # tmux expands -c as a format, in which #( ) runs a command.
+    return str(path).replace("#", "##")
 
 
 def _literal(argv: Sequence[str]) -> list[str]:

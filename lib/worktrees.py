@@ -6,12 +6,14 @@ agents ask all day go to git itself, since GitPython takes 0.2 s to import.
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.errors import NotFound, OrchestratorError, Usage
+from lib.errors import NotFound, OrchestratorError, Unavailable, Usage
 
 if TYPE_CHECKING:
     import git
@@ -40,13 +42,15 @@ def project_root(path: Path) -> Path:
     """The top of the git repository that holds `path`. Raises `NotFound` or `Usage` when there is none."""
     if not path.exists():
         raise NotFound(f"no such folder: {path}")
+    _check_git()
     import git  # noqa: PLC0415 - see the module's docstring
 
+    folder = path if path.is_dir() else path.parent
     try:
-        repository = git.Repo(path if path.is_dir() else path.parent, search_parent_directories=True)
+        repository = git.Repo(folder, search_parent_directories=True, expand_vars=False)
     except git.InvalidGitRepositoryError:
         raise Usage(
-            f"{path} is not in a git repository", hint=f"name one with --project, or: git init {path}"
+            f"{path} is not in a git repository", hint=f"name one with --project, or: git init {folder}"
         ) from None
     if repository.working_tree_dir is None:
         raise Usage(f"{path} is a bare repository", hint="name a checkout of it with --project")
@@ -55,13 +59,15 @@ def project_root(path: Path) -> Path:
 
 def starting_point(project: Path) -> StartingPoint:
     """The commit that the project stands on. Raises `OrchestratorError` for a repository without one."""
-    repository = _repository(project)
-    if not repository.head.is_valid():
+    _ask(project, "rev-parse", "--git-dir")
+    try:
+        commit = _ask(project, "rev-parse", "--verify", "HEAD^{commit}").strip()
+    except OrchestratorError:
         raise OrchestratorError(
             f"{project} has no commit yet", hint=f"git -C {project} commit --allow-empty -m 'Start'"
-        )
-    branch = None if repository.head.is_detached else repository.active_branch.name
-    return StartingPoint(branch, repository.head.commit.hexsha)
+        ) from None
+    branch = _ask(project, "rev-parse", "--symbolic-full-name", "HEAD").strip()
+    return StartingPoint(None if branch == "HEAD" else branch.removeprefix("refs/heads/"), commit)
 
 
 def make_repository(folder: Path, *, author: str, subject: str) -> None:
@@ -74,11 +80,25 @@ def make_repository(folder: Path, *, author: str, subject: str) -> None:
 
 def remember_starting_point(project: Path, orchestration_id: str, start: StartingPoint) -> None:
     """Record the starting point in the repository's own configuration, where it outlives our store."""
-    with _repository(project).config_writer() as config:
-        section = f'orchestration "{orchestration_id}"'
-        config.set_value(section, "startingCommit", start.commit)
-        if start.branch:
-            config.set_value(section, "startingBranch", start.branch)
+    # By git and not by GitPython, which writes the whole file anew without the user's comments.
+    _ask(project, "config", "--local", f"orchestration.{orchestration_id}.startingCommit", start.commit)
+    if start.branch:
+        _ask(project, "config", "--local", f"orchestration.{orchestration_id}.startingBranch", start.branch)
+
+
+def check_room(project: Path, folder: Path, prefix: str) -> None:
+    """Look whether worktrees can be made in `folder`, on branches below `prefix`. Raises what would stop that."""
+    if prefix in _ask(project, "for-each-ref", "--format=%(refname:lstrip=2)", f"refs/heads/{prefix}").splitlines():
+        raise OrchestratorError(
+            f"{project} has a branch {prefix}, so that git can make none below that name",
+            hint=f"git -C {project} branch -m {prefix} OTHER_NAME",
+        )
+    if folder.exists() and not folder.is_dir():
+        raise OrchestratorError(f"{folder} is no folder, and the worktrees go there", hint=f"move {folder} away")
+    store = project / _ask(project, "rev-parse", "--git-common-dir").rstrip("\n")
+    for place in (store, folder if folder.exists() else folder.parent):
+        if not os.access(place, os.W_OK):
+            raise OrchestratorError(f"{place} cannot be written", hint=f"ls -ld {place}")
 
 
 def ensure(project: Path, path: Path, branch: str, commit: str) -> None:
@@ -89,23 +109,23 @@ def ensure(project: Path, path: Path, branch: str, commit: str) -> None:
     found = worktrees(project)
     if found.get(path.resolve()) == branch and path.exists():
         return
-    if path.exists() and any(path.iterdir()):
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise OrchestratorError(f"{path} exists and is not the worktree of {branch}", hint=f"move {path} away")
     repository = _repository(project)
     path.parent.mkdir(parents=True, exist_ok=True)
     if branch in (head.name for head in repository.heads):
         # The folder was removed and the branch is still there: prune only forgets folders that are gone.
-        repository.git.worktree("prune")
-        _git(repository, "worktree", "add", str(path), branch)
+        _ask(project, "worktree", "prune")
+        _ask(project, "worktree", "add", "--quiet", str(path), branch)
     else:
-        _git(repository, "worktree", "add", "-b", branch, str(path), commit)
+        _ask(project, "worktree", "add", "--quiet", "-b", branch, str(path), commit)
 
 
 def worktrees(project: Path) -> dict[Path, str | None]:
     """The worktrees of a project, with their branches (None when detached)."""
     found: dict[Path, str | None] = {}
     path = None
-    for line in _repository(project).git.worktree("list", "--porcelain").splitlines():
+    for line in _ask(project, "worktree", "list", "--porcelain").splitlines():
         name, _, value = line.partition(" ")
         if name == "worktree":
             path = Path(value).resolve()
@@ -142,10 +162,16 @@ def unmerged_commits(project: Path, branch: str, into: str) -> int:
 def _repository(path: Path) -> git.Repo:
     import git  # noqa: PLC0415 - see the module's docstring
 
-    return git.Repo(path)
+    return git.Repo(path, expand_vars=False)  # a folder may be called $HOME
+
+
+def _check_git() -> None:
+    if shutil.which("git") is None:
+        raise Unavailable("git is not installed", hint="./setup.sh")
 
 
 def _ask(folder: Path, *arguments: str) -> str:
+    _check_git()
     done = subprocess.run(
         ["git", "-C", str(folder), *arguments],
         capture_output=True,
@@ -154,15 +180,6 @@ def _ask(folder: Path, *arguments: str) -> str:
         check=False,
     )
     if done.returncode:
-        raise OrchestratorError(f"git {' '.join(arguments[:2])} failed in {folder}: {done.stderr.strip()}")
+        words = "; ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
+        raise OrchestratorError(f"git {' '.join(arguments[:2])} failed in {folder}: {words}")
     return done.stdout
-
-
-def _git(repository: git.Repo, *arguments: str) -> None:
-    import git  # noqa: PLC0415 - see the module's docstring
-
-    try:
-        repository.git.execute(["git", *arguments])
-    except git.GitCommandError as error:
-        said = str(error.stderr).strip().removeprefix("stderr: ").strip("'\n ")
-        raise OrchestratorError(f"git {' '.join(arguments[:2])} failed: {said}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -137,23 +138,32 @@ class Bench:
         Path(f"/tmp/tmux-{os.getuid()}/{self.tmux.socket}").unlink(missing_ok=True)
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+@contextlib.contextmanager
+def isolated(folder: Path) -> Iterator[Bench]:
+    """A machine of its own in a folder, for a fixture of any scope."""
     socket = f"orchestrator-test-{uuid.uuid4().hex[:12]}"
-    user_home = tmp_path / "home"
+    user_home = folder / "home"
     user_home.mkdir()
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     environment |= {
         "HOME": str(user_home),
         "LANG": "C.UTF-8",
         "TERM": "xterm-256color",
-        "TMUX_ORCHESTRATOR_HOME": str(tmp_path / "state"),
+        "TMUX_ORCHESTRATOR_HOME": str(folder / "state"),
         "TMUX_ORCHESTRATOR_SOCKET": socket,
         "TMUX_ORCHESTRATOR_REHEARSAL_PACE": "0",
         # The environments of the doors are warm; a test never goes to the network.
         "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv")),
         "UV_OFFLINE": "1",
     }
-    made = Bench(tmp_path, environment, Tmux(socket))
-    yield made
-    made.end()
+    made = Bench(folder, environment, Tmux(socket))
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with isolated(tmp_path) as made:
+        yield made

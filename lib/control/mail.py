@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from lib import agents, cli, delivery, history, messages, store
+from lib import agents, cli, delivery, history, hub, messages, store
 from lib.cli import Output
 from lib.control import main
 from lib.control.desk import caller, ensure_scheduler
 from lib.errors import OrchestratorError, Usage
-from lib.models import Agent, Message, MessageKind, MessageStatus, Priority
+from lib.models import PENDING, Agent, Message, MessageKind, MessageStatus, Priority
 
 #: How long `send` waits for an agent that could take the message at once.
 DEFAULT_WAIT_SECONDS = 5.0
@@ -44,6 +44,7 @@ def message_text(words: Sequence[str], path: Path | None = None) -> str:
     claude_control.py send webapp-impl:developer --file notes.md
     claude_control.py send webapp-impl:developer --priority high "The API has changed"
     claude_control.py send webapp-impl:developer --command /compact
+    claude_control.py send --hub webapp-impl:tester "Deployed the API to staging"
     """,
     text_arguments=True,
 )
@@ -60,6 +61,8 @@ def message_text(words: Sequence[str], path: Path | None = None) -> str:
 )
 @click.option("--command", "is_command", is_flag=True, help="MESSAGE is a slash command, such as /compact.")
 @click.option("--interrupt", is_flag=True, help="End the agent's turn first (Escape).")
+@click.option("--hub", "through_hub", is_flag=True, help="Send the Orchestrator a copy of news; log the message.")
+@click.option("--no-enforce", is_flag=True, help="With --hub: no copy, only the log.")
 @cli.pass_output
 def send(
     output: Output,
@@ -71,46 +74,89 @@ def send(
     priority: str,
     is_command: bool,
     interrupt: bool,
+    through_hub: bool,
+    no_enforce: bool,
 ) -> int:
     """Send a message to an agent and see it arrive. MESSAGE may be - for standard input.
 
-    TARGET is SESSION:ROLE, SESSION:WINDOW, a pane id, or inside a team just a role.
+    TARGET is SESSION:ROLE, SESSION:WINDOW, a pane id, or inside a team just a role. News are what a message says
+    of completion, deployment and failure (docs/hub-and-spoke.md).
     """
+    if no_enforce and not through_hub:
+        raise Usage("--no-enforce only says something with --hub")
     desk = caller()
-    message = delivery.send(
+    sent = hub.send(
         desk,
         agents.resolve(desk.db, desk.tmux, target, sender=desk.agent),
         message_text(words, path),
+        caller=desk.agent,
         sender=desk.name,
         wait_seconds=0.0 if no_wait else DEFAULT_WAIT_SECONDS if wait is None else wait,
         kind=MessageKind.COMMAND if is_command else MessageKind.MESSAGE,
         priority=Priority[priority.upper()],
         interrupt=interrupt,
+        through_hub=through_hub,
+        enforce=not no_enforce,
     )
-    return tell(output, desk, message)
+    output.answer(what_is_known_of(desk, sent), _data_of(desk, sent))
+    return _see_to(output, desk, sent.message, sent.copy)
 
 
 def tell(output: Output, desk: delivery.Desk, message: Message) -> int:
     """Print what is known of a message, have the rest done later, and return the exit code."""
     agent = agents.get(desk.db, message.agent_id)
-    output.answer(_what_is_known(message, agent), _data(message, agent))
-    if message.status is MessageStatus.FAILED:
-        return 1
-    if message.status is not MessageStatus.ACKNOWLEDGED:
+    output.answer(what_is_known(message, agent), _data(message, agent))
+    return _see_to(output, desk, message)
+
+
+def _see_to(output: Output, desk: delivery.Desk, message: Message, copy: Message | None = None) -> int:
+    """Have what has not arrived be delivered later. Returns the exit code."""
+    if any(one.status in PENDING for one in (message, copy) if one):
         ensure_scheduler(output, desk)
-    return 0
+    return 1 if message.status is MessageStatus.FAILED else 0
 
 
-def _what_is_known(message: Message, agent: Agent) -> str:
+def what_is_known_of(desk: delivery.Desk, sent: hub.Sent) -> str:
+    """Where a message is that was sent under the policy, and where its copy is."""
+    agent = agents.get(desk.db, sent.message.agent_id)
+    text = what_is_known(sent.message, agent)
+    if sent.route and sent.is_rerouted:
+        text += f", instead of {sent.intended.target}: the policy's rule {sent.route.rule!r}"
+    if sent.copy:
+        text += f"; copy to {agents.get(desk.db, sent.copy.agent_id).role}: {_progress(sent.copy)}"
+    return text
+
+
+def what_is_known(message: Message, agent: Agent) -> str:
+    """Where a message is, as a line for its sender."""
     name = f"message {message.id} to {agent.target}"
+    if message.status is MessageStatus.ACKNOWLEDGED:
+        return f"{_progress(message)}: {name}"
+    return f"{_progress(message)} ({name})"
+
+
+def _progress(message: Message) -> str:
     match message.status:
         case MessageStatus.ACKNOWLEDGED:
             seconds = ((message.acknowledged_at or message.queued_at) - message.queued_at) / 1000
-            return f"acknowledged in {seconds:.1f} s: {name}"
+            return f"acknowledged in {seconds:.1f} s"
         case MessageStatus.QUEUED:
-            return f"queued: {message.reason or 'the scheduler delivers it'} ({name})"
+            return f"queued: {message.reason or 'the scheduler delivers it'}"
         case _:
-            return f"{message.status}: {message.reason or 'delivered, not confirmed'} ({name})"
+            return f"{message.status}: {message.reason or 'delivered, not confirmed'}"
+
+
+def _data_of(desk: delivery.Desk, sent: hub.Sent) -> dict[str, Any]:
+    data = _data(sent.message, agents.get(desk.db, sent.message.agent_id))
+    if sent.route:
+        data |= {
+            "intended": sent.intended.target,
+            "class": sent.route.classification.message_class,
+            "rule": sent.route.rule,
+            "verdict": sent.route.verdict.action,
+            "copy": _data(sent.copy, agents.get(desk.db, sent.copy.agent_id)) if sent.copy else None,
+        }
+    return data
 
 
 def _data(message: Message, agent: Agent) -> dict[str, Any]:
@@ -144,7 +190,7 @@ def list_or_show(output: Output, words: tuple[str, ...], state: str | None, limi
     """List messages, newest last; `show ID` prints one with its whole history."""
     desk = caller()
     if words:
-        if len(words) != 2 or words[0] != "show" or not words[1].isdigit():
+        if len(words) != 2 or words[0] != "show" or not (words[1].isdecimal() and len(words[1]) < 19):
             raise Usage(f"unexpected words: {' '.join(words)}", hint="claude_control.py messages show 17")
         _show(output, desk, messages.get(desk.db, int(words[1])))
         return

@@ -17,6 +17,7 @@ WITH_VALUE = (
     "--session-id",
     "--resume",
     "--settings",
+    "--mcp-config",
     "--append-system-prompt-file",
     "--permission-mode",
     "--model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,10 @@ from typing import Any
 
 import pytest
 
-from .model_server import ModelServer
+from lib import claude, screens
+from tests.conftest import Bench, Done, isolated, wait_for
+
+from .model_server import Match, ModelServer, Request
 
 DEV_FOLDER = Path(__file__).parents[2] / ".dev" / "claude"
 FAKE_KEY = "sk-ant-api03-not-a-real-key-0123456789-ABCDEFGHIJ"
@@ -104,9 +108,8 @@ def model_server() -> Iterator[ModelServer]:
         yield server
 
 
-@pytest.fixture
-def claude_home(tmp_path: Path) -> ClaudeHome:
-    home = ClaudeHome(tmp_path / "claude-home")
+def new_claude_home(folder: Path) -> ClaudeHome:
+    home = ClaudeHome(folder / "claude-home")
     (home.path / ".claude").mkdir(parents=True)
     approved = {"approved": [FAKE_KEY[-20:]], "rejected": []}
     onboarded = {"hasCompletedOnboarding": True, "theme": "dark", "customApiKeyResponses": approved}
@@ -114,25 +117,144 @@ def claude_home(tmp_path: Path) -> ClaudeHome:
     return home
 
 
-@pytest.fixture
-def claude_environment(claude_binary: Path, model_server: ModelServer, claude_home: ClaudeHome) -> dict[str, str]:
+def environment_for(binary: Path, server: ModelServer, home: ClaudeHome) -> dict[str, str]:
     """The whole environment, from nothing: what this machine has set does not reach the CLI."""
-    programs = claude_home.path / "bin"
+    programs = home.path / "bin"
     programs.mkdir()
-    (programs / "claude").symlink_to(claude_binary)
+    (programs / "claude").symlink_to(binary)
     tools = [shutil.which(name) for name in ("tmux", "git", "bash", "uv")]
     folders = [str(Path(path).parent) for path in (sys.executable, *tools) if path]
     return {
-        "HOME": str(claude_home.path),
+        "HOME": str(home.path),
         "PATH": os.pathsep.join(dict.fromkeys([str(programs), *folders, "/usr/bin", "/bin"])),
         "LANG": "C.UTF-8",
         "TERM": "xterm-256color",
-        "ANTHROPIC_BASE_URL": model_server.url,
+        "ANTHROPIC_BASE_URL": server.url,
         "ANTHROPIC_API_KEY": FAKE_KEY,
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
         "IS_SANDBOX": "1",  # lets root use --dangerously-skip-permissions
     }
+
+
+@pytest.fixture
+def claude_home(tmp_path: Path) -> ClaudeHome:
+    return new_claude_home(tmp_path)
+
+
+@pytest.fixture
+def claude_environment(claude_binary: Path, model_server: ModelServer, claude_home: ClaudeHome) -> dict[str, str]:
+    return environment_for(claude_binary, model_server, claude_home)
+
+
+@pytest.fixture
+def claude_bench(bench: Bench, claude_environment: dict[str, str]) -> Bench:
+    """The isolated machine with the real `claude` on its PATH and the scripted model behind it."""
+    bench.environment |= claude_environment
+    return bench
+
+
+@pytest.fixture
+def trusted_project(claude_bench: Bench, claude_home: ClaudeHome) -> Path:
+    project = claude_bench.project()
+    claude_home.trust(project)
+    return project
+
+
+def told(role: str, text: str) -> Match:
+    """The turns of a role's agent while the last thing that it was told holds `text`."""
+
+    def match(request: Request) -> bool:
+        return f"You are the {role} of a team" in request.system and text in request.prompt
+
+    return match
+
+
+def launch(bench: Bench, project: Path, *roles: str) -> None:
+    bench.ok("auto_orchestrate.py", "--spec", str(project / "spec.md"), "--roles", ",".join(roles))
+
+
+@dataclass
+class Person:
+    """A real Claude Code that works alone in one pane, and somebody who sends it messages."""
+
+    bench: Bench
+    server: ModelServer
+    home: ClaudeHome
+    target: str
+    pane: str
+
+    def send(self, text: str, *options: str, cwd: Path | None = None) -> Done:
+        return self.bench.door("claude_control.py", "send", self.target, "-", *options, stdin=text, cwd=cwd)
+
+    def message(self, message_id: int | None = None) -> dict[str, Any]:
+        """A message as the ledger has it; the newest when none is named."""
+        by_id = "SELECT * FROM messages WHERE id = coalesce(?, (SELECT max(id) FROM messages))"
+        return self.bench.rows(by_id, message_id)[0]
+
+    def await_message(self, message_id: int, status: str, *, seconds: float = 40) -> dict[str, Any]:
+        return wait_for(
+            lambda: (row := self.message(message_id)) and row["status"] == status and row,
+            f"message {message_id} to be {status}: it is {self.message(message_id)}",
+            seconds=seconds,
+        )
+
+    @property
+    def session(self) -> dict[str, Any]:
+        """What the CLI in our pane says of itself; empty when it has none."""
+        found = [one for one in self.home.sessions() if str(one.get("tmux", "")).endswith(f".{self.pane}")]
+        return max(found, key=lambda one: int(one["startedAt"]), default={})
+
+    def await_status(self, status: str) -> None:
+        wait_for(lambda: self.session.get("status") == status, f"{status}, not {self.session.get('status')}")
+
+    def got(self, message_id: int) -> list[str]:
+        """The prompts, as the model saw them, that begin with the head of this message; at least one has come."""
+
+        def seen() -> list[str]:
+            head = f"[msg {message_id} from "
+            return [text for text in self.server.prompts() if text.lstrip().startswith(head)]
+
+        return wait_for(seen, f"the model to see message {message_id}")
+
+    def transcript(self) -> list[str]:
+        path = claude.transcript(self.home.path / ".claude", self.session["sessionId"])
+        return list(claude.prompts(path)) if path else []
+
+    def screen(self) -> screens.Screen:
+        return screens.read(self.bench.tmux.look(self.pane).screen)
+
+    def press(self, *keys: str) -> None:
+        """A person's hands in the pane."""
+        self.bench.tmux.run("send-keys", "-t", self.pane, *keys)
+
+    def await_screen(self, text: str) -> None:
+        wait_for(lambda: text in self.bench.screen(self.pane), f"the screen to show {text!r}")
+
+
+@contextlib.contextmanager
+def machine(folder: Path, binary: Path, config: str = "") -> Iterator[tuple[Bench, ModelServer, ClaudeHome]]:
+    """A machine with the real CLI and a model of its own, for a fixture that many tests share."""
+    with ModelServer() as server, isolated(folder) as bench:
+        home = new_claude_home(folder)
+        bench.environment |= environment_for(binary, server, home)
+        settings = home.path / ".config" / "tmux-orchestrator" / "config.yaml"
+        settings.parent.mkdir(parents=True)
+        settings.write_text(config)
+        yield bench, server, home
+
+
+@contextlib.contextmanager
+def working_alone(folder: Path, binary: Path, config: str = "messages_per_minute: 100000\n") -> Iterator[Person]:
+    """One launched agent that has read its briefing."""
+    with machine(folder, binary, config) as (bench, server, home):
+        project = bench.project()
+        home.trust(project)
+        launch(bench, project, "orchestrator")
+        pane = bench.rows("SELECT pane_id FROM agents")[0]["pane_id"]
+        person = Person(bench, server, home, "webapp-impl:orchestrator", pane)
+        person.await_status("idle")
+        yield person
 
 
 @pytest.fixture

@@ -14,39 +14,12 @@ import pytest
 from lib import claude, framing, host
 from tests.conftest import Bench, wait_for
 
-from .conftest import ClaudeHome
-from .model_server import Match, ModelServer, Request, say, tool
+from .conftest import ClaudeHome, launch, told
+from .model_server import ModelServer, say, tool
 
 pytestmark = pytest.mark.claude_code
 
 GIT = "git -c user.name=Developer -c user.email=developer@localhost"
-
-
-def told(role: str, text: str) -> Match:
-    """The turns of a role's agent while the last thing that it was told holds `text`."""
-
-    def match(request: Request) -> bool:
-        return f"You are the {role} of a team" in request.system and text in request.prompt
-
-    return match
-
-
-@pytest.fixture
-def claude_bench(bench: Bench, claude_environment: dict[str, str]) -> Iterator[Bench]:
-    """The isolated machine with the real `claude` on its PATH and the scripted model behind it."""
-    bench.environment |= claude_environment
-    return bench
-
-
-@pytest.fixture
-def trusted_project(claude_bench: Bench, claude_home: ClaudeHome) -> Path:
-    project = claude_bench.project()
-    claude_home.trust(project)
-    return project
-
-
-def launch(bench: Bench, project: Path, *roles: str) -> None:
-    bench.ok("auto_orchestrate.py", "--spec", str(project / "spec.md"), "--roles", ",".join(roles))
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -66,7 +39,9 @@ class TestRealClaudeCode:
         model_server.on(
             told("developer", "Worktree:"),
             tool("Bash", {"command": commit}),
-            tool("Bash", {"command": "send-claude-message.sh webapp-impl:tester 'The greeting is ready for \"tests\"'"}),
+            tool(
+                "Bash", {"command": "send-claude-message.sh webapp-impl:tester 'The greeting is ready for \"tests\"'"}
+            ),
             tool("Bash", {"command": "report-completion.sh developer 'The greeting is written'"}),
             say("My part is done."),
         )

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+from lib import host
 from tests.conftest import Bench, wait_for
 
 THREE = ("--roles", "orchestrator,developer,tester", "--agent", "rehearsal")
@@ -112,7 +113,9 @@ class TestResume:
         bench.ok("auto_orchestrate.py", "--spec", str(project / "spec.md"), *THREE)
         wait_for(lambda: bench.rows("SELECT 1 FROM orchestrations WHERE status = 'completed'"), "completion", seconds=60)
         bench.ok("scheduler.py", "--stop")
+        pids = [pane.pid for pane in bench.tmux.panes()]
         bench.tmux.run("kill-server")
+        wait_for(lambda: all(host.process(pid) is None for pid in pids), "the agents' end")
         before = contents(bench.folder)
         done = bench.ok("auto_orchestrate.py", "--project", str(project), "--resume", "--status-only")
         assert "webapp-impl: completed" in done.out

@@ -1,0 +1,65 @@
+"""Values and rows that stand for a team, where nothing runs."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from pathlib import Path
+from typing import Any
+
+from lib import agents, orchestrations, store
+from lib.models import Agent, Orchestration, OrchestrationStatus, Program
+
+
+def an_agent(**changed: Any) -> Agent:
+    """An agent of whom nothing runs."""
+    values: dict[str, Any] = {
+        "id": 1,
+        "orchestration_id": "a1b2c3",
+        "session": "webapp-impl",
+        "role": "developer",
+        "window": 1,
+        "program": Program.REHEARSAL,
+        "config_dir": Path("/nowhere/config"),
+        "worktree": Path("/nowhere/webapp-tmux-worktrees/developer"),
+        "branch": "orchestration/a1b2c3-spec/developer",
+        "conversation_id": str(uuid.uuid4()),
+        "epoch": 1,
+        "pane_id": None,
+        "pane_pid": None,
+        "process": None,
+        "messages_per_minute": 10,
+        "last_hook": None,
+        "last_hook_at": None,
+    }
+    return Agent(**values | changed)
+
+
+def a_team(
+    db: sqlite3.Connection, *roles: str, name: str = "webapp", home: Path = Path("/nowhere"), per_minute: int = 1000
+) -> list[Agent]:
+    """Record an orchestration in status running with these roles; nothing of it runs."""
+    new = Orchestration(
+        id=orchestrations.mint_id(),
+        project=home / name,
+        session=f"{name}-impl",
+        spec_path=home / name / "spec.md",
+        spec_title="A spec",
+        spec_text="# A spec\n",
+        status=OrchestrationStatus.RUNNING,
+        program=Program.REHEARSAL,
+        config_dir=home / "rehearsal",
+        starting_branch="main",
+        starting_commit="0" * 40,
+        messages_per_minute=per_minute,
+        outcome=None,
+        created_at=0,
+        updated_at=0,
+    )
+    with store.writing(db):
+        orchestrations.add(db, new)
+        for window, role in enumerate(roles):
+            worktree = home / f"{name}-tmux-worktrees" / role
+            branch = f"orchestration/{new.id}-spec/{role}"
+            agents.add(db, new, agents.NewAgent(role, window, worktree, branch, str(uuid.uuid4())))
+    return agents.of_orchestration(db, new.id)

@@ -1,0 +1,196 @@
+"""A completion is a report with evidence: who may give it, what has to hold, and that it counts once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+import pytest
+
+from lib import reports
+from lib.errors import OrchestratorError, Usage
+from tests.conftest import Bench
+from tests.integration.still_team import StillTeam, still_team
+
+__all__ = ["still_team"]
+
+
+def test_a_report_holds_the_evidence_and_is_told_to_the_orchestrator(still_team: StillTeam) -> None:
+    still_team.commit("developer", "login.py")
+    done = still_team.control("complete", "developer", 'Login "works"', role="developer")
+    assert done.code == 0, done.err
+    (report,) = still_team.bench.rows("SELECT * FROM reports")
+    assert (report["summary"], report["commits"], json.loads(report["files"])) == ('Login "works"', 1, ["login.py"])
+    assert report["branch"] == still_team.agent("developer").branch
+    assert (report["check_command"], report["check_exit"], report["check_output"]) == (None, None, None)
+    ((sender, text),) = still_team.told("orchestrator", "report")
+    assert sender == "developer"
+    assert 'Completion report from developer: Login "works"' in text
+    assert report["head"] in text and "login.py" in text
+    assert "Check:" not in text
+
+
+def test_without_a_commit_there_is_no_completion(still_team: StillTeam) -> None:
+    done = still_team.control("complete", "developer", "Done", role="developer")
+    assert done.code == 1
+    assert "developer has no commit" in done.err
+    assert still_team.bench.rows("SELECT * FROM reports") == []
+
+
+def test_the_same_report_again_is_not_a_second_one(still_team: StillTeam) -> None:
+    still_team.commit("developer")
+    first = still_team.control("complete", "developer", "Done", "--json", role="developer")
+    again = still_team.control("complete", "developer", " Done ", "--json", role="developer")
+    assert (first.json["new"], again.json["new"], again.code) == (True, False, 0)
+    assert len(still_team.told("orchestrator", "report")) == 1
+    assert still_team.events("report.completion") == 1
+    # Another commit is another report.
+    still_team.commit("developer", "more.txt")
+    assert still_team.control("complete", "developer", "Done", "--json", role="developer").json["new"]
+    assert len(still_team.told("orchestrator", "report")) == 2
+
+
+def test_an_agent_reports_only_for_itself_and_a_person_for_all(still_team: StillTeam) -> None:
+    still_team.commit("tester")
+    done = still_team.control("complete", "tester", "Done", role="developer")
+    assert done.code == 1
+    assert "only webapp-impl:tester or a person can report for it: this is webapp-impl:developer" in done.err
+    assert still_team.bench.rows("SELECT * FROM reports") == []
+    assert still_team.control("complete", "tester", "Done").code == 0
+    assert [sender for sender, _ in still_team.told("orchestrator", "report")] == ["user"]
+
+
+def test_what_has_ended_takes_no_report(still_team: StillTeam) -> None:
+    still_team.commit("developer")
+    still_team.end()
+    done = still_team.control("complete", "developer", "Done", "--session", "webapp-impl")
+    assert done.code == 3  # a team that was stopped is no longer addressed
+    with pytest.raises(OrchestratorError, match="webapp-impl is over: stopped"):
+        reports.complete(still_team.db, still_team.agent("developer"), "Done", caller=None, sender="user", now=0)
+    assert still_team.bench.rows("SELECT * FROM reports") == []
+
+
+def test_after_the_orchestrators_report_nothing_is_reported(still_team: StillTeam) -> None:
+    for role in ("orchestrator", "developer"):
+        still_team.commit(role)
+    done = still_team.control("complete", "orchestrator", "All is merged", role="orchestrator")
+    assert "webapp-impl is completed" in done.out
+    late = still_team.control("complete", "developer", "Done")
+    assert late.code == 1
+    assert "webapp-impl is over: completed" in late.err
+
+
+def test_an_empty_report_is_refused(still_team: StillTeam) -> None:
+    still_team.commit("developer")
+    assert still_team.control("complete", "developer", "  ", role="developer").code == 2
+
+
+class TestCheck:
+    def test_one_that_succeeds_is_part_of_the_report(self, still_team: StillTeam) -> None:
+        still_team.commit("developer")
+        # It runs in the agent's worktree, whose file it reads, and without a shell.
+        done = still_team.control(
+            "complete", "developer", "Done", "--check", "cat work.txt '$HOME'/../work.txt", role="developer"
+        )
+        assert done.code == 1
+        done = still_team.control(
+            "complete", "developer", "Done", "--check", "cat work.txt", "--json", role="developer"
+        )
+        assert done.json["check"] == {"command": "cat work.txt", "exit_code": 0, "output": "by developer"}
+        (report,) = still_team.bench.rows("SELECT * FROM reports")
+        assert (report["check_command"], report["check_exit"]) == ("cat work.txt", 0)
+        assert report["check_output"] == "by developer"
+        ((_, text),) = still_team.told("orchestrator", "report")
+        assert "Check: `cat work.txt` left with 0." in text
+        assert text.rstrip().endswith("by developer")
+
+    def test_one_that_fails_means_no_completion(self, still_team: StillTeam) -> None:
+        still_team.commit("developer")
+        done = still_team.control(
+            "complete", "developer", "Done", "--check", "sh -c 'echo 3 tests failed >&2; exit 7'", role="developer"
+        )
+        assert done.code == 1
+        assert "left with 7, so developer is not done" in done.err
+        assert "3 tests failed" in done.err
+        assert still_team.bench.rows("SELECT * FROM reports") == []
+        assert still_team.told("orchestrator", "report") == []
+        (event,) = still_team.bench.rows("SELECT * FROM events WHERE kind = 'report.check_failed'")
+        assert event["agent_id"] == still_team.agent("developer").id
+        assert json.loads(event["data"]) == {
+            "command": "sh -c 'echo 3 tests failed >&2; exit 7'",
+            "exit": 7,
+            "output": "3 tests failed",
+        }
+
+    def test_a_commit_during_it_is_not_what_was_checked(self, still_team: StillTeam) -> None:
+        still_team.commit("developer")
+        commit = "git -c user.name=T -c user.email=t@localhost commit --allow-empty -qm More"
+        done = still_team.control("complete", "developer", "Done", "--check", commit, role="developer")
+        assert done.code == 1
+        assert "got new commits during the check" in done.err
+        assert still_team.bench.rows("SELECT * FROM reports") == []
+
+    def test_the_orchestration_can_end_during_it(self, still_team: StillTeam) -> None:
+        still_team.commit("developer")
+        check = f"""sqlite3 -c "" """
+        end = "import sqlite3; db = sqlite3.connect({!r}); db.execute(\"UPDATE orchestrations SET status = 'stopped'\"); db.commit()"
+        check = f"{sys.executable} -c {json.dumps(end.format(str(still_team.bench.home / 'orchestrator.db')))}"
+        done = still_team.control("complete", "developer", "Done", "--check", check, role="developer")
+        assert done.code == 1, done.out
+        assert "is over: stopped" in done.err
+        assert still_team.bench.rows("SELECT * FROM reports") == []
+
+    def test_the_projects_python_is_not_that_of_the_door(self, bench: Bench) -> None:
+        bench.folder.joinpath("bin").mkdir()
+        own = f"{sys.prefix}/bin"
+        seen = {"PATH": os.pathsep.join([own, str(bench.folder / "bin")]), "VIRTUAL_ENV": sys.prefix, "LANG": "C"}
+        assert reports._environment(seen) == {"PATH": str(bench.folder / "bin"), "LANG": "C"}
+
+
+CODES = [
+    # What it leaves with is its own.
+    ("true", 0, ""),
+    ("sh -c 'exit 3'", 3, ""),
+    # Both outputs, in order.
+    ("sh -c 'echo one; echo two >&2'", 0, "one\ntwo"),
+    # A command that is not there.
+    ("no-such-command --now", 127, "no-such-command: No such file or directory"),
+    # A signal, as shells count it.
+    ("sh -c 'kill -9 $$'", 137, ""),
+    # Control characters of a colourful runner do not reach the message.
+    ("printf '\\033[31mred\\033[0m'", 0, "red"),
+    # Nobody types an answer.
+    ("cat", 0, ""),
+]
+
+
+@pytest.mark.parametrize(("command", "code", "output"), CODES)
+def test_a_check_says_how_it_ended(bench: Bench, command: str, code: int, output: str) -> None:
+    check = reports.run_check(command, bench.folder, seconds=20)
+    assert (check.exit_code, check.output) == (code, output)
+
+
+def test_the_end_of_a_long_output_is_kept(bench: Bench) -> None:
+    check = reports.run_check(
+        f'{sys.executable} -c \'print("x" * 5_000_000); print("2 failed")\'', bench.folder, seconds=20
+    )
+    assert check.output.endswith("x\n2 failed")
+    assert len(check.output) <= reports.OUTPUT_BYTES
+
+
+def test_a_check_that_takes_too_long_is_ended_with_all_that_it_started(bench: Bench) -> None:
+    started = time.monotonic()
+    check = reports.run_check("sh -c 'echo begun; sleep 1000 & echo $! > pid; wait'", bench.folder, seconds=0.5)
+    assert (check.exit_code, check.output) == (124, "begun\n(ended after 0 s)")
+    assert time.monotonic() - started < 10
+    pid = int((bench.folder / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("command", ["", "   ", "echo 'open"])
+def test_a_check_that_cannot_be_read_is_wrong_usage(bench: Bench, command: str) -> None:
+    with pytest.raises(Usage):
+        reports.run_check(command, bench.folder, seconds=1)

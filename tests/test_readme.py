@@ -1,0 +1,183 @@
+"""Documentation that cannot fall behind: the real scripts parse every command line that a reader may copy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import doors
+from tests.conftest import ROOT
+
+README = ROOT / "README.md"
+CONTRACT = Path(__file__).with_name("original_commands.txt")
+SHELLS = ("", "bash", "sh", "shell", "console")
+
+#: What the contract names and no script has yet: a script, or a script with a word of its command line; and why.
+#: A line that parses meanwhile fails its test until its entry is gone.
+NOT_YET = {
+    "auto_orchestrate.py --new-project": "new projects come with the queue",
+    "auto_orchestrate.py --batch": "batches are entries of the queue",
+    "auto_orchestrate.py --research": "research belongs to the retries of the queue",
+    "auto_orchestrate.py --git-mode": "only local worktrees exist; the word for it comes with the queue",
+    "scheduler.py --queue-daemon": "the queue",
+    "scheduler.py --queue-list": "the queue",
+    "scheduler.py --queue-add": "the queue",
+    "scheduler.py --queue-status": "the queue",
+    "claude_control.py report": "a view for people, with the other views",
+    "claude_control.py monitor": "a view for people, with the other views",
+    "monitoring_dashboard.py": "the web dashboard",
+    "multi_project_monitor.py": "a view for people, with the other views",
+    "sync_dashboard.py": "a view for people, with the other views",
+    "sync_coordinator.py": "bringing worktrees together",
+    "performance_tuner.py": "care of the host and of the database",
+    "dynamic_team.py": "a team's suggestion on its own",
+    "ai_team_refiner.py": "a team's suggestion on its own",
+    "concurrent_orchestration.py": "locks as a list of their own",
+    "chaos_tester.py": "breaking things on purpose",
+    "load_tester.py": "measuring many orchestrations",
+    "credit_management/check_agent_health.sh": "usage limits",
+    "credit_management/credit_monitor.py": "usage limits",
+    "systemd/install-systemd-service.sh": "the service of the scheduler",
+    "systemd/uninstall-systemd-service.sh": "the service of the scheduler",
+}
+
+
+def contract() -> list[str]:
+    lines = CONTRACT.read_text(encoding="utf-8").splitlines()
+    return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+
+
+def entry_for(call: doors.Line) -> str | None:
+    """The entry of NOT_YET that a call falls under."""
+    names = [call.script, *(f"{call.script} {word}" for word in call.words)]
+    return next((name for name in names if name in NOT_YET), None)
+
+
+def refusal(call: doors.Line) -> str | None:
+    try:
+        call.check()
+    except doors.Refused as refused:
+        return refused.words
+    return None
+
+
+def commands_in(text: str) -> Iterator[str]:
+    """The command lines of a Markdown text's code blocks: continued lines joined; of a console only what is typed."""
+    for block in re.finditer(r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^ *```", text, re.DOTALL | re.M):
+        if block["language"] not in SHELLS:
+            continue
+        lines = block["code"].replace("\\\n", " ").splitlines()
+        typed = [line.strip() for line in lines if line.strip()]
+        if any(line.startswith("$ ") for line in typed):
+            typed = [line for line in typed if line.startswith("$ ")]
+        for line in typed:
+            command = line.removeprefix("$ ")
+            if not command.startswith("#") and (block["language"] or re.match(r"(\./)?[\w./-]+\.(py|sh)\b", command)):
+                yield command
+
+
+def readme_calls() -> list[tuple[str, doors.Line]]:
+    if not README.exists():
+        return []
+    commands = list(dict.fromkeys(commands_in(README.read_text(encoding="utf-8"))))
+    return [(command, call) for command in commands for call in doors.calls(command)]
+
+
+def test_the_readme_shows_how_to_begin() -> None:
+    assert README.exists(), "there is no README.md"
+    scripts = {call.script for _, call in readme_calls()}
+    assert {"setup.sh", "auto_orchestrate.py", "claude_control.py"} <= scripts
+
+
+@pytest.mark.parametrize(("command", "call"), readme_calls(), ids=lambda value: value if isinstance(value, str) else "")
+def test_a_command_of_the_readme_is_parsed(command: str, call: doors.Line) -> None:
+    assert refusal(call) is None, command
+
+
+@pytest.mark.parametrize("command", contract())
+def test_a_command_of_the_contract_is_parsed(command: str) -> None:
+    (call,) = doors.calls(command)
+    entry, refused = entry_for(call), refusal(call)
+    if entry is None:
+        assert refused is None
+    else:
+        assert refused is not None, f"it parses now: take {entry!r} from NOT_YET"
+
+
+def test_what_is_not_yet_there_is_in_the_contract() -> None:
+    used = {entry_for(call) for command in contract() for call in doors.calls(command)}
+    assert set(NOT_YET) <= used
+
+
+def test_the_contract_is_whole() -> None:
+    assert len(contract()) == 148
+
+
+REFUSED = [
+    # The number of a check-in is a number.
+    ("scheduler.py", ["--remove", "x"]),
+    # A verb that is none.
+    ("claude_control.py", ["dance"]),
+    # A verb without its target.
+    ("claude_control.py", ["send"]),
+    ("send-claude-message.sh", []),
+    # A choice that is none.
+    ("auto_orchestrate.py", ["--plan", "max7"]),
+    # A shell script's own options.
+    ("setup.sh", ["--everything"]),
+]
+
+
+@pytest.mark.parametrize(("script", "words"), REFUSED)
+def test_wrong_words_are_refused(script: str, words: list[str]) -> None:
+    with pytest.raises(doors.Refused):
+        doors.parse(ROOT / script, words)
+
+
+TAKEN = [
+    "scheduler.py --add SESSION ROLE WINDOW MINUTES NOTE",
+    'schedule_with_note.sh 30 "note" "target"',
+    "setup.sh --non-interactive",
+    # A message that begins like an option, in one word with white space.
+    'send-claude-message.sh webapp-impl:1 "-x means remove"',
+]
+
+
+@pytest.mark.parametrize("command", TAKEN)
+def test_forms_that_must_be_taken(command: str) -> None:
+    (call,) = doors.calls(command)
+    call.check()
+
+
+LINES = [
+    # The program is found behind variables, sudo and uv run; what the shell takes is no word of it.
+    ("PROJECTS_DIR=~/x ./setup.sh", [("setup.sh", ())]),
+    ("sudo ./systemd/install.sh $USER", [("systemd/install.sh", ("$USER",))]),
+    ("uv run scheduler.py --list &", [("scheduler.py", ("--list",))]),
+    ("./a.py --json > out.json", [("a.py", ("--json",))]),
+    ("git diff | ./a.py send x -", [("a.py", ("send", "x", "-"))]),
+    ("cd here && ./a.py && ./b.sh", [("a.py", ()), ("b.sh", ())]),
+    # A comment, and quotes.
+    ("./a.py 'one two' # three", [("a.py", ("one two",))]),
+    # Somebody else's command.
+    ("tmux attach -t webapp-impl", []),
+    ("python -m pytest tests/test_x.py", []),
+]
+
+
+@pytest.mark.parametrize(("line", "found"), LINES)
+def test_calls_are_found_in_a_line_of_shell(line: str, found: list[tuple[str, tuple[str, ...]]]) -> None:
+    assert [(call.script, call.words) for call in doors.calls(line)] == found
+
+
+def test_commands_are_found_in_markdown() -> None:
+    text = (
+        "```bash\n# not this\n./a.py \\\n  --x\ncd y\n```\n"
+        "```console\n$ ./b.py\nprinted.py\n```\n"
+        "```\nprinted\n./c.sh 1\n```\n"
+        "```python\n./d.py\n```\n"
+    )
+    assert list(commands_in(text)) == ["./a.py    --x", "cd y", "./b.py", "./c.sh 1"]

@@ -1,0 +1,145 @@
+"""Reading a spec: headings, keys, lists, titles, and what is no spec."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.errors import OrchestratorError
+from lib.specs import MAXIMUM_BYTES, parse, slug
+
+PATH = PurePath("specs/auth-system.md")
+
+
+def sections(text: str) -> dict[str, tuple[str, ...]]:
+    return parse(text.encode(), PATH).sections
+
+
+SECTIONS = [
+    # A heading and its lines.
+    ("# Goal\nSay hello.\nTwice.\n", {"goal": ("Say hello.", "Twice.")}),
+    # Lists of every kind lose their marks.
+    ("## Deliverables\n- a\n* b\n+ c\n1. d\n2) e\n", {"deliverables": ("a", "b", "c", "d", "e")}),
+    # A list that is indented.
+    ("DELIVERABLES:\n  - a\n    - b\n", {"deliverables": ("a", "b")}),
+    # A key with its value on the line, and below it.
+    ("GOAL: Say hello.\n", {"goal": ("Say hello.",)}),
+    ("GOAL:\nSay hello.\n", {"goal": ("Say hello.",)}),
+    # A key of two words.
+    ("SUCCESS CRITERIA:\n- works\n", {"success criteria": ("works",)}),
+    # A heading with a colon, and one that is closed.
+    ("## Constraints:\nnone\n", {"constraints": ("none",)}),
+    ("## Constraints ##\nnone\n", {"constraints": ("none",)}),
+    # The same name twice is one section.
+    ("# Goal\na\n# Other\nb\n# GOAL\nc\n", {"goal": ("a", "c"), "other": ("b",)}),
+    # Text before the first heading belongs to none.
+    ("hello\n# Goal\na\n", {"goal": ("a",)}),
+    # A word in capitals in the middle of a sentence, a short one, a lower-case one: no keys.
+    ("# Goal\nsee NOTE: this\nOK: fine\nnote: that\n", {"goal": ("see NOTE: this", "OK: fine", "note: that")}),
+    # A heading needs its space: this is a reference.
+    ("# Goal\n#12 is open\n", {"goal": ("#12 is open",)}),
+    # An empty section is there.
+    ("# Goal\n\n# Next\nx\n", {"goal": (), "next": ("x",)}),
+    # Ends of lines of Windows, and a byte order mark.
+    ("\ufeffGOAL:\r\n- a\r\n- b\r\n", {"goal": ("a", "b")}),
+]
+
+
+@pytest.mark.parametrize(("text", "found"), SECTIONS)
+def test_sections_are_read(text: str, found: dict[str, tuple[str, ...]]) -> None:
+    assert sections(text) == found
+
+
+TITLES = [
+    # The project's own line wins over a heading.
+    ("# Heading\nPROJECT: Greeting\n", "Greeting"),
+    ("PROJECT:\nGreeting\n", "Greeting"),
+    ("## Project\n- Greeting\n", "Greeting"),
+    # A project line that says nothing.
+    ("# Heading\nPROJECT:\n", "Heading"),
+    # The first heading of any depth.
+    ("hello\n### Third\n# First\n", "Third"),
+    # Neither: the file's name.
+    ("Please build a thing.\n", "auth-system"),
+]
+
+
+@pytest.mark.parametrize(("text", "title"), TITLES)
+def test_a_spec_has_a_title(text: str, title: str) -> None:
+    assert parse(text.encode(), PATH).title == title
+
+
+REFUSED = [
+    # Nothing in it.
+    (b"", "is empty"),
+    (b" \n\t\n", "is empty"),
+    ("\ufeff\n".encode(), "is empty"),
+    # Not text.
+    (b"# Goal\n\xff\xfe", r"is not UTF-8 text \(byte 7\)"),
+    (b"# Goal\n\0", "is a binary file"),
+    # Not a spec.
+    (b"x" * (MAXIMUM_BYTES + 1), "more than 1,000,000 bytes"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), REFUSED)
+def test_what_is_no_spec_is_refused_by_name(content: bytes, words: str) -> None:
+    with pytest.raises(OrchestratorError, match=words) as raised:
+        parse(content, PATH)
+    assert str(PATH) in raised.value.sentence
+
+
+def test_the_text_is_kept_as_it_was_written() -> None:
+    text = "# Goal\r\n\r\n  Say  hello.\t\r\n"
+    spec = parse(text.encode(), PATH)
+    assert spec.text == text
+    assert spec.deliverables == ()
+
+
+def test_the_digest_names_the_content() -> None:
+    one, same, other = (parse(text, PATH) for text in (b"# A\n", b"# A\n", b"# B\n"))
+    assert one.digest == same.digest != other.digest
+    assert re.fullmatch(r"[0-9a-f]{12}", one.digest)
+
+
+SLUGS = [
+    ("webapp", "webapp"),
+    ("My Web.App", "my-web-app"),
+    ("--x--", "x"),
+    # What tmux would read as a target.
+    ("a:b.c", "a-b-c"),
+    # No letter is left.
+    ("日本語", "project"),
+    ("", "project"),
+    ("...", "project"),
+    # Cut, and not behind a dash.
+    ("x" * 50, "x" * 40),
+    ("x" * 39 + " tail", "x" * 39),
+]
+
+
+@pytest.mark.parametrize(("text", "name"), SLUGS)
+def test_a_slug_is_a_name_for_every_tool(text: str, name: str) -> None:
+    assert slug(text) == name
+
+
+@given(st.text(), st.integers(7, 60))
+def test_every_slug_is_a_name(text: str, longest: int) -> None:
+    name = slug(text, longest=longest)
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
+    assert len(name) <= longest
+    assert slug(name, longest=longest) == name
+
+
+@given(st.text(min_size=1).filter(lambda text: text.strip(" \n\t") and "\0" not in text))
+def test_every_text_is_a_spec_or_refused(text: str) -> None:
+    try:
+        spec = parse(text.encode("utf-8", "replace"), PATH)
+    except OrchestratorError as error:
+        assert "empty" in error.sentence
+    else:
+        assert spec.title
