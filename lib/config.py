@@ -52,7 +52,6 @@ class Settings:
     pass_environment: tuple[str, ...] = ("ANTHROPIC_*", "CLAUDE_*", "DISABLE_*", "IS_SANDBOX")
     auto_start: bool = True
     launch_timeout_seconds: float = 60.0
-    send_wait_seconds: float = 5.0
     messages_per_minute: int = 10
     check_in_minutes: dict[str, int] = field(default_factory=dict)
 

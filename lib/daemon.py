@@ -19,8 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib import agents, authorizations, checkins, delivery, host, messages, signals, store
-from lib.config import ROOT
+from lib import agents, authorizations, checkins, config, delivery, host, messages, signals, store
 from lib.errors import Busy, NotFound, OrchestratorError, Unavailable
 from lib.models import Agent, AgentState, MessageStatus, Priority, Process
 from lib.tmux import Tmux
@@ -225,7 +224,7 @@ def start(home: Path, *, wait_seconds: float = 10.0) -> Process:
     (home / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
     with (home / "logs" / "scheduler.out").open("ab") as output:
         child = subprocess.Popen(
-            [sys.executable, str(ROOT / "scheduler.py"), "--daemon"],
+            [sys.executable, str(config.ROOT / "scheduler.py"), "--daemon"],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -234,13 +233,30 @@ def start(home: Path, *, wait_seconds: float = 10.0) -> Process:
         )
     deadline = time.monotonic() + wait_seconds
     while time.monotonic() < deadline:
-        # Another launch may have won the race: then our child has left with "already running".
         if process := running(home):
+            if process.pid != child.pid:
+                # Another launch has won the race. Our child may not have looked at the lock yet, and would take
+                # the place of the other one if that is stopped now.
+                child.terminate()
+                child.wait()
             return process
         if child.poll() is not None and running(home) is None:
             break
         time.sleep(0.02)
     raise Unavailable("the scheduler did not start", hint=f"read {home / 'logs' / 'scheduler.out'}")
+
+
+def ensure(home: Path) -> str | None:
+    """Something waits to be done later: wake the daemon, or start it as `auto_start` allows.
+
+    Returns what a person should hear of it, or None.
+    """
+    if running(home):
+        host.wake(home)
+        return None
+    if not config.load().auto_start:
+        return "the scheduler is not running, and auto_start is off: start it with scheduler.py --daemon"
+    return f"started the scheduler (pid {start(home).pid})"
 
 
 def stop(home: Path, *, wait_seconds: float = 15.0) -> Process:

@@ -19,8 +19,10 @@ from lib.errors import Busy, OrchestratorError, Unavailable
 from lib.models import PENDING, Agent, AgentState, Message, MessageKind, MessageStatus, Priority
 from lib.tmux import Tmux
 
-#: Claude Code shows a paste of 10 KB within 0.4 s and one of 100 KB within 5 s, a part of it long before that.
-_SHOWN_WITHIN_SECONDS = 5.0
+#: Claude Code shows a paste of 10 KB within 0.4 s and one of 5,000 lines (2,500 chunks) within 12 s, during which
+#: its screen stands still for 6 s.
+_SHOWN_WITHIN_SECONDS = 3.0
+_SHOWN_SECONDS_PER_CHUNK = 0.01
 #: An idle agent acknowledges within 0.4 s; after this long the composer is looked at again.
 _LOOK_AGAIN_SECONDS = 2.5
 #: Between two readings of a transcript, for an agent that has no hooks of ours.
@@ -196,17 +198,18 @@ def _bring(desk: Desk, agent: Agent, message: Message, deadline: float) -> str |
 def _type(desk: Desk, composer: Composer, message: Message) -> str | None:
     if not messages.pasting(desk.db, message, composer.agent, now=host.now_ms()):
         return "it does not wait any more"  # its team has ended since it was read
-    composer.put(framing.chunks(_typed(message)))
-    if not _is_shown(composer, _last_line(message)):
+    chunks = list(framing.chunks(_typed(message)))
+    composer.put(chunks)
+    if not _is_shown(composer, _last_line(message), _SHOWN_WITHIN_SECONDS + _SHOWN_SECONDS_PER_CHUNK * len(chunks)):
         return f"pasted to {composer.agent.role}, whose composer does not show it"
     return _submit(desk, composer, message)
 
 
-def _is_shown(composer: Composer, last_line: str) -> bool:
-    """Whether the composer comes to show the end of a paste; a long one grows for a while before our eyes."""
+def _is_shown(composer: Composer, last_line: str, patience_seconds: float) -> bool:
+    """Whether the composer comes to show the end of a paste; false when nothing has changed for so long."""
     before, changed_at = composer.draft(), time.monotonic()
     while not screens.ends_with_line(before or "", last_line):
-        if time.monotonic() >= changed_at + _SHOWN_WITHIN_SECONDS:
+        if time.monotonic() >= changed_at + patience_seconds:
             return False
         time.sleep(0.01)
         draft = composer.draft()

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from lib import config, history, host, launch, orchestrations, starting, status, store, worktrees
+from lib import config, daemon, history, host, launch, orchestrations, starting, status, store, worktrees
 from lib.cli import Output
 from lib.errors import OrchestratorError
 from lib.models import LIVE, Orchestration, OrchestrationStatus, Program
@@ -25,7 +25,7 @@ def run(output: Output, home: Path) -> None:
     tmux.check()
     project = _make_repository()
     output.say(f"demo: a throw-away repository at {project}")
-    stage = launch.Stage(home, tmux, replace(config.load(), agent=Program.REHEARSAL, auto_start=True))
+    stage = launch.Stage(home, tmux, replace(config.load(), agent=Program.REHEARSAL))
     db = store.connect(home)
     decided = launch.plan(
         db,
@@ -36,6 +36,7 @@ def run(output: Output, home: Path) -> None:
         now=host.now_ms(),
         roles=ROLES,
     )
+    daemon.start(home)  # whatever auto_start says: without it the demo might not end
     starting.start_team(output, stage, decided)
     found = _watch(output, db, decided.orchestration)
     work = worktrees.work_since(decided.agents[0].worktree, found.starting_commit, decided.agents[0].branch)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import agents, config, delivery, host, messages, store
+from lib import agents, config, delivery, host, messages, store, templates
 from lib.errors import OrchestratorError
 from lib.models import Agent, AgentState, Event, Message, MessageKind, Priority
+from lib.teams import ORCHESTRATOR
 
 if TYPE_CHECKING:
     from lib.routing import Classification, Policy, Verdict
@@ -113,8 +114,6 @@ class Route:
     @property
     def hub(self) -> Agent | None:
         """The Orchestrator that hears of it: the one of the sender's team, and of the recipient's for a person."""
-        from lib.teams import ORCHESTRATOR  # noqa: PLC0415 - as routing
-
         team = self.caller.orchestration_id if self.caller else self.recipient.orchestration_id
         return agents.in_role(self.desk.db, team, ORCHESTRATOR) if team else None
 
@@ -206,7 +205,6 @@ def _verdict(caller: Agent | None, agent: Agent) -> Verdict | None:
     if not path.exists():
         return None
     from lib import routing  # noqa: PLC0415 - only who has a policy pays for it
-    from lib.teams import ORCHESTRATOR  # noqa: PLC0415 - as routing
 
     return routing.decide(read_policy(path), caller.role, agent.role, hub=ORCHESTRATOR)
 
@@ -218,7 +216,7 @@ def read_policy(path: Path) -> Policy:
     """
     import yaml  # noqa: PLC0415 - 22 ms, for those who have a policy
 
-    from lib import routing, templates  # noqa: PLC0415 - as in `send`
+    from lib import routing  # noqa: PLC0415 - as in `send`
 
     try:
         return routing.parse_policy(yaml.safe_load(path.read_text(encoding="utf-8")), roles=templates.role_names())

@@ -48,6 +48,9 @@ from lib.tmux import Tmux
 #: The first part of every branch that a team works on.
 _BRANCHES = "orchestration"
 
+#: How long a launch waits for the acknowledgement of a note to an agent that has come back.
+_NOTE_WAIT_SECONDS = 5.0
+
 #: Called with a role (or "team") and what is happening to it.
 Progress = Callable[[str, str], None]
 
@@ -445,7 +448,7 @@ def _ensure_briefed(
                 kind=MessageKind.MESSAGE,
                 now=host.now_ms(),
             )
-            delivery.deliver(desk, agent, wait_seconds=stage.settings.send_wait_seconds)
+            delivery.deliver(desk, agent, wait_seconds=_NOTE_WAIT_SECONDS)
         return
     if briefing is None:
         text = templates.render(

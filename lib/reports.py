@@ -237,7 +237,7 @@ def run_check(command: str, folder: Path, *, seconds: float) -> Check:
             ended = process.wait(timeout=seconds)
             code, note = ended if ended >= 0 else 128 - ended, ""  # by a signal: as shells count it
         except subprocess.TimeoutExpired:
-            code, note = _TOO_LONG, f"(ended after {seconds:.0f} s)"
+            code, note = _TOO_LONG, f"(ended after {seconds:g} s)"
         finally:
             _end_group(process)
         end = output.seek(0, os.SEEK_END)

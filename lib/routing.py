@@ -134,8 +134,13 @@ _SUBJECT = "the|a|an|it|this|that|these|those|i|we|you|they|all|any|my|our|your|
 GUARDS = (
     # "is not done", "nothing failed", "hasn't crashed"
     Guard("negation", r"(?:\b(?:not(?! only)|never|no|none|nothing|nobody|neither|nor|without|hardly)\b|n't\b).*¶"),
-    # "0 failed", "0 tests failed"
-    Guard("zero", r"(?<![\w.,:])(?:0|zero) (?:\w+ ){0,2}¶", only=MessageClass.FAILURE),
+    # "0 failed", "0 tests failed"; the 0 of "Build 0 failed" is a name
+    Guard(
+        "zero",
+        r"(?<!build )(?<!job )(?<!step )(?<!run )(?<!attempt )(?<!stage )(?<!shard )(?<!worker )(?<!node )"
+        r"(?<![\w.,:#])(?:0|zero) (?:\w+ ){0,2}¶",
+        only=MessageClass.FAILURE,
+    ),
     # "failures: none", "done: no"
     Guard("none after", r"¶\s*[:=]\s*(?:0|zero|none|no|nothing|false|not yet)\s*(?:[,.;!)]|$)"),
     # "failed 0 times"

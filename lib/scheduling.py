@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from lib import agents, checkins, config, daemon, framing, host, store
+from lib import agents, checkins, daemon, framing, host, store
 from lib.cli import Output
 from lib.errors import NotFound, Usage
 from lib.models import CheckIn, CheckInStatus
@@ -104,12 +104,8 @@ def _schedule(output: Output, home: Path, agent_id: int, note: str, minutes: str
     made = checkins.add(db, agent_id, framing.clean(note), minutes=int(minutes), now=host.now_ms(), recurring=recurring)
     how = f"every {minutes} minutes" if recurring else f"in {minutes} minutes"
     output.answer(f"check-in {made.id} for {made.target} {how}", vars(made))
-    if daemon.running(home):
-        host.wake(home)
-    elif config.load().auto_start:
-        output.say(f"started the scheduler (pid {daemon.start(home).pid})")
-    else:
-        output.say("the scheduler is not running: start it with scheduler.py --daemon")
+    if sentence := daemon.ensure(home):
+        output.say(sentence)
 
 
 def remove(output: Output, home: Path, check_in_id: int) -> None:

@@ -84,16 +84,8 @@ def start_team(output: Output, stage: launch.Stage, decided: launch.Plan) -> Non
     output.say(f"team: {', '.join(decided.team.roles)} ({decided.team.reason})")
     with progress.shown(output, decided.team.roles) as report:
         launch.launch(db, stage, decided, progress=report)
-    _ensure_daemon(output, stage)
-
-
-def _ensure_daemon(output: Output, stage: launch.Stage) -> None:
-    if daemon.running(stage.home):
-        host.wake(stage.home)
-    elif stage.settings.auto_start:
-        daemon.start(stage.home)
-    else:
-        output.say("the scheduler is not running, and auto_start is off: start it with scheduler.py --daemon")
+    if sentence := daemon.ensure(stage.home):
+        output.say(sentence)
 
 
 def _resume(output: Output, home: Path, cwd: Path, request: Request) -> None:
@@ -109,7 +101,8 @@ def _resume(output: Output, home: Path, cwd: Path, request: Request) -> None:
     db = store.connect(home)
     with progress.shown(output, _roles(stage, project)) as report:
         found = launch.resume(db, stage, project, progress=report)
-    _ensure_daemon(output, stage)
+    if sentence := daemon.ensure(stage.home):
+        output.say(sentence)
     output.answer(_how_to_go_on(found), status.as_data([status.of(db, found)])[0])
 
 

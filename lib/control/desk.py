@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib import agents, config, delivery, host, store
+from lib import agents, config, delivery, store
 from lib.cli import Output
 from lib.models import Agent
 from lib.tmux import Tmux
@@ -36,10 +36,5 @@ def ensure_scheduler(output: Output, desk: delivery.Desk) -> None:
     """Something waits to be done later: have somebody who does it, or say that nobody will."""
     from lib import daemon  # noqa: PLC0415 - what has been done already need not pay its import
 
-    if daemon.running(desk.home):
-        host.wake(desk.home)
-    elif config.load().auto_start:
-        process = daemon.start(desk.home)
-        output.say(f"started the scheduler (pid {process.pid})")
-    else:
-        output.say("the scheduler is not running, and auto_start is off: start it with scheduler.py --daemon")
+    if sentence := daemon.ensure(desk.home):
+        output.say(sentence)

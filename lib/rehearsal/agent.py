@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import select
 import signal
 import sys
@@ -27,6 +28,9 @@ TWICE_SECONDS = 2.0
 #: When Claude Code 2.1.330 notifies (measured): so long after a dialog opened, and after a turn ended.
 DIALOG_NOTICE_SECONDS = 6.0
 IDLE_NOTICE_SECONDS = 60.0
+#: A slash command, and what is said when one was run: there is nothing to do for any.
+COMMAND = re.compile(r"/[A-Za-z][\w:-]*( [^\n]*)?")
+COMMANDS = {"/compact": "Compacted", "/context": "A rehearsal uses no context"}
 QUESTION = "Rehearsal agent asks for permission. Do you want to proceed?"
 
 
@@ -119,6 +123,7 @@ class Agent:
         self._screen = Screen()
         self._keyboard = Keyboard()
         self._draft = ""
+        self._stash = ""
         self._waiting: deque[str] = deque()
         self._busy_since: float | None = None
         self._dialog_open = False
@@ -213,6 +218,9 @@ class Agent:
                 self._draft = self._draft[:-1]
             case "enter":
                 self._submit()
+            case "stash":
+                # As measured: it puts a draft aside, and on an empty composer brings an older one back.
+                self._draft, self._stash = ("", self._draft) if self._draft else (self._stash, "")
             case "escape":
                 self._interrupt()
             case "interrupt":
@@ -232,17 +240,27 @@ class Agent:
                 self._answer(None)
 
     def _submit(self) -> None:
-        text, self._draft = self._draft.rstrip(), ""
+        text = self._draft.rstrip()
         if not text:
             return
+        self._draft, self._stash = self._stash, ""
         if text.strip() in ("/exit", "/quit"):
             self._leave(0, "prompt_input_exit")
+        elif COMMAND.fullmatch(text):
+            self._run_command(text)
         elif self._busy_since is None:
             self._begin_turn(text, source="typed")
         else:
             self._transcript.queue("enqueue", text)
             self._waiting.append(text)
             self._beside.put(lambda: self._hook("UserPromptSubmit", prompt=text))
+
+    def _run_command(self, text: str) -> None:
+        name, _, arguments = text.partition(" ")
+        self._screen.log("❯ ", text)
+        if name in COMMANDS:
+            self._transcript.command(name, arguments)
+        self._screen.log("  ⎿ ", COMMANDS.get(name, f"Unknown command: {name}"))
 
     def _begin_turn(self, text: str, *, source: str) -> None:
         self._stopped.clear()

@@ -27,6 +27,7 @@ _KEYS = {
     "\b": "backspace",
     "\x03": "interrupt",
     "\x04": "eof",
+    "\x13": "stash",
 }
 _ARROWS = {"\x1b[A": "up", "\x1bOA": "up", "\x1b[B": "down", "\x1bOB": "down"}
 

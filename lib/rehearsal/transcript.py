@@ -99,6 +99,20 @@ class Transcript:
     def user(self, text: str, *, source: str) -> None:
         self._add({"type": "user", "message": {"role": "user", "content": text}, "promptSource": source})
 
+    def command(self, name: str, arguments: str) -> None:
+        """What Claude Code 2.1.330 writes when a slash command has run."""
+        self._add(
+            {
+                "type": "user",
+                "message": {
+                    "role": "user",
+                    "content": f"<command-name>{name}</command-name>\n"
+                    f"            <command-message>{name[1:]}</command-message>\n"
+                    f"            <command-args>{arguments}</command-args>",
+                },
+            }
+        )
+
     def assistant(self, text: str, *, prompt: str) -> None:
         # Nothing is spent; the sizes are a quarter of the characters, so that views have something to show.
         usage = {
@@ -192,7 +206,7 @@ class Entry:
 def entries(transcript: Transcript) -> Iterator[Entry]:
     for line in transcript.lines():
         match line:
-            case {"type": "user", "message": {"content": str(text)}} if text != INTERRUPTED:
+            case {"type": "user", "message": {"content": str(text)}, "promptSource": _} if text != INTERRUPTED:
                 yield Entry("user", text)
             case {"apiErrorParams": {"rate_limit_info": {"resetsAt": int(resets_at)}}}:
                 yield Entry("limit", resets_at=resets_at)

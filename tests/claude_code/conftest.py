@@ -208,6 +208,16 @@ class Person:
     def await_status(self, status: str) -> None:
         wait_for(lambda: self.session.get("status") == status, f"{status}, not {self.session.get('status')}")
 
+    def await_free(self) -> None:
+        """Wait until the agent is idle, with an empty composer."""
+        self.await_status("idle")
+
+        def is_free() -> bool:
+            screen = self.screen()
+            return screen.kind is screens.ScreenKind.COMPOSER and not screen.draft
+
+        wait_for(is_free, f"a free composer instead of\n{self.bench.screen(self.pane)}")
+
     def got(self, message_id: int) -> list[str]:
         """The prompts, as the model saw them, that begin with the head of this message; at least one has come."""
 

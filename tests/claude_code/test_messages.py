@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lib import agents, delivery, framing, host, screens
-from lib.models import Message, MessageStatus, Priority
+from lib import agents, delivery, framing, host, messages, screens
+from lib.models import Message, MessageKind, MessageStatus, Priority
 from tests.conftest import wait_for
 
 from .conftest import FAKE_KEY, Person, working_alone
@@ -146,6 +146,7 @@ class TestDoor:
         for target in ("webapp-impl:orchestrator", "webapp-impl:0", person.pane):
             person.await_status("idle")
             assert person.bench.ok("claude_control.py", "send", target, "Hello").out.startswith("acknowledged")
+            person.got(person.message()["id"])
 
     def test_an_unknown_target_is_refused_with_those_that_exist(self, person: Person) -> None:
         for target in ("webapp-impl:9", "webapp-impl:nobody", "other:0", "%9999", "orchestrator"):
@@ -217,3 +218,125 @@ class TestCommands:
     def test_text_that_is_no_command_is_refused(self, person: Person) -> None:
         for text in ("compact", "/two\nlines", "!ls", "/"):
             assert person.send(text, "--command").code == 2
+
+
+class TestWindow:
+    """What the window shows decides: wait, queue, leave alone. No key goes where it should not."""
+
+    def test_a_half_typed_draft_is_put_aside_and_comes_back(self, person: Person) -> None:
+        person.await_free()
+        person.press("-l", "half a thought")
+        wait_for(lambda: person.screen().draft == "half a thought", "the draft")
+        done = person.send("A message")
+        assert done.out.startswith("acknowledged in ")
+        number = person.message()["id"]
+        assert person.got(number) == [framing.frame(number, "user", "A message")]
+        wait_for(lambda: person.screen().draft == "half a thought", "the draft to come back")
+        person.press("C-u")
+
+    def test_nothing_is_typed_while_somebody_types(self, person: Person) -> None:
+        person.await_free()
+        db = person.bench.db()
+        agent = agents.resolve(db, person.bench.tmux, person.target)
+        desk = delivery.Desk(db, person.bench.tmux, person.bench.home)
+        person.press("-l", "one")
+        wait_for(lambda: person.screen().draft == "one", "the draft")
+        typist = subprocess.Popen(
+            [
+                "sh",
+                "-c",
+                f"for n in 1 2 3 4 5 6 7 8; do tmux -L {person.bench.tmux.socket} send-keys -t {person.pane} -l x; sleep 0.25; done",
+            ],
+            env=person.bench.environment,
+        )
+        message = delivery.send(desk, agent, "Not now", sender="user", wait_seconds=5)
+        assert (message.status, message.reason) == (MessageStatus.QUEUED, "somebody is typing to orchestrator")
+        assert typist.wait() == 0
+        db.close()
+        assert person.screen().draft == "onexxxxxxxx"
+        person.press("C-u")
+        host.wake(person.bench.home)
+        person.bench.ok("scheduler.py", "--status")
+        person.send("Now").out
+        person.await_message(message.id, "acknowledged")
+
+    def test_copy_mode_is_left_alone(self, person: Person) -> None:
+        person.await_free()
+        person.bench.tmux.run("copy-mode", "-t", person.pane)
+        body = "While somebody\nreads\nfurther\nup"
+        done = person.send(body)
+        assert done.out.startswith("acknowledged in ")
+        number = person.message()["id"]
+        assert person.got(number) == [framing.frame(number, "user", body)]
+        assert person.bench.tmux.look(person.pane).in_mode
+        person.bench.tmux.run("send-keys", "-t", person.pane, "-X", "cancel")
+
+    def test_a_question_is_not_answered(self, person: Person) -> None:
+        question = {
+            "question": "Which?",
+            "header": "Which",
+            "multiSelect": False,
+            "options": [{"label": "One", "description": "1"}, {"label": "Two", "description": "2"}],
+        }
+        person.server.on("Ask me", tool("AskUserQuestion", {"questions": [question]}), say("Thanks."))
+        person.await_free()
+        person.send("Ask me")
+        person.await_status("waiting")
+        for priority in ("normal", "emergency"):
+            done = person.send(f"With {priority} priority", "--priority", priority, "--wait", "1")
+            assert done.out.startswith("queued: orchestrator waits for an answer in its window")
+        assert person.session["status"] == "waiting"
+        person.press("Down", "Enter")
+        last = person.message()["id"]
+        for number in (last - 1, last):
+            person.await_message(number, "acknowledged")
+            assert len(person.got(number)) == 1
+
+    @pytest.mark.parametrize(
+        ("name", "keys", "back"),
+        [
+            ("shell mode", ["!"], ["BSpace"]),
+            ("a shell command", ["!", "l", "s"], ["BSpace", "BSpace", "BSpace"]),
+            ("the transcript view", ["C-o"], ["C-o"]),
+            ("a search", ["C-r"], ["Escape"]),
+            ("the help", ["/", "h", "e", "l", "p", " ", "Enter"], ["Escape"]),
+        ],
+    )
+    def test_only_a_composer_is_typed_into(self, person: Person, name: str, keys: list[str], back: list[str]) -> None:
+        person.await_free()
+        for key in keys:
+            person.press(key)
+            time.sleep(0.1)  # as fast as a person
+        wait_for(lambda: person.screen().kind is not screens.ScreenKind.COMPOSER, name)
+        body = f"touch PWNED in {name}"
+        done = person.send(body, "--wait", "1")
+        assert done.code == 0
+        waits = "queued: orchestrator waits for an answer in its window"
+        shows = "queued: orchestrator's window shows something else than its composer"
+        assert done.out.startswith((shows, waits)), person.bench.screen(person.pane)
+        number = person.message()["id"]
+        assert body not in person.bench.screen(person.pane)
+        for key in back:
+            person.press(key)
+        person.await_message(number, "acknowledged")
+        assert person.got(number) == [framing.frame(number, "user", body)]
+
+    def test_text_that_somebody_adds_does_not_make_a_message_come_twice(self, person: Person) -> None:
+        """The sender has died after its paste, and a person went on typing behind the message."""
+        person.await_free()
+        db = person.bench.db()
+        agent = agents.resolve(db, person.bench.tmux, person.target)
+        message = messages.queue(db, agent, "Merged", sender="user", kind=MessageKind.MESSAGE, now=host.now_ms())
+        messages.pasting(db, message, agent, now=host.now_ms())
+        framed = framing.frame(message.id, "user", "Merged")
+        assert agent.pane_id and agent.pane_pid
+        person.bench.tmux.paste(agent.pane_id, agent.pane_pid, list(framing.chunks(framed)))
+        person.press("-l", " and my own words")
+        wait_for(lambda: "words" in person.screen().draft, "both")
+        done = person.send("Another")
+        assert f"message {message.id} goes first" in done.out
+        person.press("Enter")
+        person.await_message(message.id, "acknowledged")
+        person.await_message(message.id + 1, "acknowledged")
+        assert person.got(message.id) == [f"{framed} and my own words"]
+        db.close()

@@ -103,6 +103,7 @@ class TestRealClaudeCode:
         path = wait_for(
             lambda: claude.transcript(claude_home.path / ".claude", before["conversation_id"]), "the transcript"
         )
+        assert path
         wait_for(lambda: "pomegranate" in path.read_text(), "the first turn in the transcript")
 
         os.kill(before["pid"], signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A team that is recorded, with a worktree and a window for each role, whose agents do nothing: the test acts for them."""
+"""A team that is recorded, with a worktree and a window for each role, where the test acts for the agents."""
 
 from __future__ import annotations
 

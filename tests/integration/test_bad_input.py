@@ -136,9 +136,11 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv")),
         "UV_OFFLINE": "1",
     }
-    launch_to_the_end(made)
-    yield made
-    made.end()
+    try:
+        launch_to_the_end(made)
+        yield made
+    finally:
+        made.end()
 
 
 def launch_to_the_end(bench: Bench) -> Path:
@@ -317,7 +319,7 @@ class TestSettingsThatMakeNoSense:
             ("auto_start: perhaps", ("auto_start must be true or false, not 'perhaps'",)),
             ("model: 5", ("model must be text, not 5",)),
             ("pass_environment: HOME", ("pass_environment must be a list, not 'HOME'",)),
-            ("send_wait_seconds: long", ("send_wait_seconds must be a number, not 'long'",)),
+            ("launch_timeout_seconds: long", ("launch_timeout_seconds must be a number, not 'long'",)),
             ("launch_timeout_seconds: -1", ("launch_timeout_seconds must be above 0, not -1",)),
             ("launch_timeout_seconds: .nan", ("launch_timeout_seconds must be above 0, not nan",)),
             ("check_in_minutes: 5", ("check_in_minutes must be `role: minutes` lines, not 5",)),
@@ -430,9 +432,13 @@ class TestStoresThatCannotBeUsed:
         spec = bench.project() / "spec.md"
         bench.ok("claude_control.py", "status")
         store = bench.home / "orchestrator.db"
+        db = sqlite3.connect(store)
+        page = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'orchestrations'").fetchone()[0]
+        size = db.execute("PRAGMA page_size").fetchone()[0]
+        db.close()
         with store.open("r+b") as file:
-            file.seek(4096)
-            file.write(b"\xff" * (store.stat().st_size - 4096))
+            file.seek((page - 1) * size)
+            file.write(b"\xff" * size)
         content = store.read_bytes()
         says = (str(store), "malformed")
         refused(bench, ExitCode.NOT_NOW, DOOR, "--spec", str(spec), *ALONE, says=says)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 
@@ -134,19 +135,21 @@ class TestCheck:
 
     def test_the_orchestration_can_end_during_it(self, still_team: StillTeam) -> None:
         still_team.commit("developer")
-        check = f"""sqlite3 -c "" """
-        end = "import sqlite3; db = sqlite3.connect({!r}); db.execute(\"UPDATE orchestrations SET status = 'stopped'\"); db.commit()"
-        check = f"{sys.executable} -c {json.dumps(end.format(str(still_team.bench.home / 'orchestrator.db')))}"
+        program = "import sqlite3, sys; sqlite3.connect(sys.argv[1], isolation_level=None).execute(sys.argv[2])"
+        words = (sys.executable, "-c", program, str(still_team.bench.home / "orchestrator.db"))
+        check = shlex.join([*words, "UPDATE orchestrations SET status = 'stopped'"])
         done = still_team.control("complete", "developer", "Done", "--check", check, role="developer")
         assert done.code == 1, done.out
         assert "is over: stopped" in done.err
         assert still_team.bench.rows("SELECT * FROM reports") == []
 
-    def test_the_projects_python_is_not_that_of_the_door(self, bench: Bench) -> None:
-        bench.folder.joinpath("bin").mkdir()
-        own = f"{sys.prefix}/bin"
-        seen = {"PATH": os.pathsep.join([own, str(bench.folder / "bin")]), "VIRTUAL_ENV": sys.prefix, "LANG": "C"}
-        assert reports._environment(seen) == {"PATH": str(bench.folder / "bin"), "LANG": "C"}
+    def test_the_projects_programs_are_not_looked_for_beside_the_door(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PATH", os.pathsep.join([f"{sys.prefix}/bin", "/usr/bin", "/bin"]))
+        monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
+        check = reports.run_check("sh -c 'echo $PATH ${VIRTUAL_ENV-none}'", bench.folder, seconds=20)
+        assert check.output == "/usr/bin:/bin none"
 
 
 CODES = [
@@ -183,7 +186,7 @@ def test_the_end_of_a_long_output_is_kept(bench: Bench) -> None:
 def test_a_check_that_takes_too_long_is_ended_with_all_that_it_started(bench: Bench) -> None:
     started = time.monotonic()
     check = reports.run_check("sh -c 'echo begun; sleep 1000 & echo $! > pid; wait'", bench.folder, seconds=0.5)
-    assert (check.exit_code, check.output) == (124, "begun\n(ended after 0 s)")
+    assert (check.exit_code, check.output) == (124, "begun\n(ended after 0.5 s)")
     assert time.monotonic() - started < 10
     pid = int((bench.folder / "pid").read_text())
     with pytest.raises(ProcessLookupError):

@@ -111,7 +111,9 @@ class TestResume:
     def test_status_only_changes_nothing(self, bench: Bench) -> None:
         project = bench.project()
         bench.ok("auto_orchestrate.py", "--spec", str(project / "spec.md"), *THREE)
-        wait_for(lambda: bench.rows("SELECT 1 FROM orchestrations WHERE status = 'completed'"), "completion", seconds=60)
+        wait_for(
+            lambda: bench.rows("SELECT 1 FROM orchestrations WHERE status = 'completed'"), "completion", seconds=60
+        )
         bench.ok("scheduler.py", "--stop")
         pids = [pane.pid for pane in bench.tmux.panes()]
         bench.tmux.run("kill-server")

@@ -9,13 +9,16 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from lib import routing
 from lib.errors import OrchestratorError
 from lib.models import MessageKind
 from lib.routing import (
+    GUARDS,
     NEWS,
     ROWS,
     Action,
     Classification,
+    Guard,
     MessageClass,
     Policy,
     PolicyRule,
@@ -100,6 +103,8 @@ TEXTS = [
     # A deployment that failed is none.
     ("The deployment failed: no disk space", FAILURE, "failed"),
     ("10 passed, 2 failed", FAILURE, "failed"),
+    # A number that is a name.
+    ("Build 0 failed", FAILURE, "failed"),
     ("test_login fails on Python 3.11", FAILURE, "failed"),
     ("3 tests fail since your merge", FAILURE, "fail"),
     ("CI is still failing", FAILURE, "failing"),
@@ -139,6 +144,7 @@ TEXTS = [
     ("No failures", PLAIN, "no-row"),
     ("12 passed, 0 failed", PLAIN, "no-row"),
     ("0 tests failed", PLAIN, "no-row"),
+    ("The upload failed 0 times", PLAIN, "no-row"),
     ("Failures: 0", PLAIN, "no-row"),
     ("failed: 0, passed: 12", PLAIN, "no-row"),
     ("Done: no", PLAIN, "no-row"),
@@ -169,6 +175,7 @@ TEXTS = [
     ("I need the login done today", PLAIN, "no-row"),
     ("Please get it done", PLAIN, "no-row"),
     ("It could be deployed now", PLAIN, "no-row"),
+    ("Everything is done by Friday", PLAIN, "no-row"),
     ("It may have failed", PLAIN, "no-row"),
     ("Let me know the login is done", PLAIN, "no-row"),
     ("Please complete the login", PLAIN, "no-row"),
@@ -230,6 +237,12 @@ def test_a_text_is_classified(text: str, message_class: MessageClass, rule: str)
 
 def test_every_row_has_a_text() -> None:
     assert {row.name for row in ROWS} == {rule for _, found, rule in TEXTS if found in NEWS}
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
+def test_every_guard_keeps_a_text_from_being_news(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "GUARDS", tuple(one for one in GUARDS if one is not guard))
+    assert [text for text, found, _ in TEXTS if classify(text, MessageKind.MESSAGE).message_class is not found]
 
 
 KINDS = [
