@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from lib import config, daemon, history, host, launch, orchestrations, starting, status, store, worktrees
+from lib import config, daemon, history, host, orchestrations, planning, starting, status, store, worktrees
 from lib.cli import Output
 from lib.errors import OrchestratorError
 from lib.models import LIVE, Orchestration, OrchestrationStatus, Program
@@ -25,9 +25,9 @@ def run(output: Output, home: Path) -> None:
     tmux.check()
     project = _make_repository()
     output.say(f"demo: a throw-away repository at {project}")
-    stage = launch.Stage(home, tmux, replace(config.load(), agent=Program.REHEARSAL))
+    stage = planning.Stage(home, tmux, replace(config.load(), agent=Program.REHEARSAL))
     db = store.connect(home)
-    decided = launch.plan(
+    decided = planning.decide(
         db,
         stage,
         project=project,

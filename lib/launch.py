@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib import (
@@ -20,18 +19,15 @@ from lib import (
     checkins,
     claude,
     delivery,
-    dependencies,
     host,
     messages,
     orchestrations,
+    planning,
     screens,
-    specs,
     store,
-    teams,
     templates,
     worktrees,
 )
-from lib.config import Settings
 from lib.errors import NotFound, OrchestratorError, Unavailable
 from lib.models import (
     Agent,
@@ -41,12 +37,8 @@ from lib.models import (
     Orchestration,
     OrchestrationStatus,
     Process,
-    Program,
 )
 from lib.tmux import Tmux
-
-#: The first part of every branch that a team works on.
-_BRANCHES = "orchestration"
 
 #: How long a launch waits for the acknowledgement of a note to an agent that has come back.
 _NOTE_WAIT_SECONDS = 5.0
@@ -55,152 +47,16 @@ _NOTE_WAIT_SECONDS = 5.0
 Progress = Callable[[str, str], None]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Everything that a launch would do, decided before anything is done."""
-
-    orchestration: Orchestration
-    spec: specs.Spec
-    team: teams.Team
-    agents: tuple[agents.NewAgent, ...]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Where a launch happens."""
-
-    home: Path
-    tmux: Tmux
-    settings: Settings
-
-
-def read_spec(path: Path) -> specs.Spec:
-    """Read a spec file. Raises `NotFound` or `OrchestratorError` with a sentence that names it."""
-    if not path.exists():
-        raise NotFound(f"no spec at {path}")
-    if not path.is_file():
-        raise OrchestratorError(f"the spec {path} is not a file")
-    with path.open("rb") as file:
-        return specs.parse(file.read(specs.MAXIMUM_BYTES + 1), path)
-
-
-def plan(
-    db: sqlite3.Connection,
-    stage: Stage,
-    *,
-    project: Path,
-    spec_path: Path,
-    program: Program,
-    now: int,
-    roles: Sequence[str] = (),
-    team_type: str | None = None,
-    size: str | None = None,
-    team_plan: str | None = None,
-) -> Plan:
-    """Decide everything about a launch; changes nothing. Raises what would stop the launch."""
-    _check_names(project, spec_path.resolve())
-    spec = read_spec(spec_path)
-    team = teams.choose(
-        spec.text,
-        known_roles=list(templates.roles()),
-        types=templates.team_types(),
-        roles=roles,
-        team_type=team_type,
-        size=size,
-        plan=team_plan,
-    )
-    if found := orchestrations.live_in(db, project):
-        raise orchestrations.already_running(found, project)
-    start = worktrees.starting_point(project)
-    worktrees.check_room(project, _worktrees_folder(project), _BRANCHES)
-    orchestration_id = orchestrations.mint_id()
-    config_dir = claude.rehearsal(stage.home).config_dir if program is Program.REHEARSAL else claude.config_dir()
-    orchestration = Orchestration(
-        id=orchestration_id,
-        project=project,
-        session=_free_session(db, stage.tmux, f"{specs.slug(project.name)}-impl"),
-        spec_path=spec_path.resolve(),
-        spec_title=spec.title,
-        spec_text=spec.text,
-        status=OrchestrationStatus.STARTING,
-        program=program,
-        config_dir=config_dir,
-        starting_branch=start.branch,
-        starting_commit=start.commit,
-        messages_per_minute=stage.settings.messages_per_minute,
-        outcome=None,
-        created_at=now,
-        updated_at=now,
-    )
-    branches = f"{_BRANCHES}/{orchestration_id}-{specs.slug(spec_path.stem, longest=30)}"
-    new = tuple(
-        agents.NewAgent(
-            role=role,
-            window=window,
-            worktree=_free_worktree(project, role, orchestration_id),
-            branch=f"{branches}/{role}",
-            conversation_id=str(uuid.uuid4()),
-        )
-        for window, role in enumerate(team.roles)
-    )
-    return Plan(orchestration, spec, team, new)
-
-
-def _check_names(*paths: Path) -> None:
-    # The store, tmux and the agents take text.
-    for path in paths:
-        try:
-            str(path).encode()
-        except UnicodeEncodeError:
-            shown = str(path).encode(errors="backslashreplace").decode()
-            raise OrchestratorError(f"the path {shown} is not UTF-8", hint="rename it, then launch again") from None
-
-
-def _free_session(db: sqlite3.Connection, tmux: Tmux, wanted: str) -> str:
-    # A session of that name may be somebody's own, or an ended team's that is still looked at: both stay as they are.
-    taken = orchestrations.sessions(db) | {pane.session for pane in tmux.panes()}
-    names = (wanted if number == 1 else f"{wanted}-{number}" for number in range(1, 1000))
-    return next(name for name in names if name not in taken)
-
-
-def _free_worktree(project: Path, role: str, orchestration_id: str) -> Path:
-    # An earlier orchestration's worktree may hold work: a new one never takes its place.
-    folder = _worktrees_folder(project)
-    path = folder / role
-    return folder / f"{role}-{orchestration_id}" if path.exists() or path.is_symlink() else path
-
-
-def _worktrees_folder(project: Path) -> Path:
-    return project.parent / f"{project.name}-tmux-worktrees"
-
-
-def launch(db: sqlite3.Connection, stage: Stage, decided: Plan, *, progress: Progress) -> Orchestration:
+def launch(
+    db: sqlite3.Connection, stage: planning.Stage, decided: planning.Plan, *, progress: Progress
+) -> Orchestration:
     """Start a team: recorded first, then brought about. Returns when every agent has acknowledged its briefing."""
     installation = _preflight(stage, decided.orchestration)
-    _record(db, stage, decided)
+    planning.record(db, stage, decided)
     return bring_about(db, stage, decided.orchestration.id, installation, progress=progress)
 
 
-def _record(db: sqlite3.Connection, stage: Stage, decided: Plan) -> None:
-    """Write orchestration, agents and their check-ins in one transaction."""
-    roles = templates.roles()
-    now = decided.orchestration.created_at
-    with store.writing(db):
-        if decided.orchestration.session in orchestrations.sessions(db):
-            # Somebody has launched a project of the same name since the plan was made.
-            wanted = f"{specs.slug(decided.orchestration.project.name)}-impl"
-            named = replace(decided.orchestration, session=_free_session(db, stage.tmux, wanted))
-            decided = replace(decided, orchestration=named)
-        orchestrations.add(db, decided.orchestration)
-        for new in decided.agents:
-            agent_id = agents.add(db, decided.orchestration, new)
-            minutes = stage.settings.check_in_minutes.get(new.role, roles[new.role].check_in_minutes)
-            note = templates.render("recurring_check_in.md", role=new.role)
-            checkins.add(db, agent_id, note, minutes=minutes, now=now, recurring=True)
-        dependencies.declare(db, decided.orchestration.id, decided.team.depends)
-
-
-def resume(db: sqlite3.Connection, stage: Stage, project: Path, *, progress: Progress) -> Orchestration:
+def resume(db: sqlite3.Connection, stage: planning.Stage, project: Path, *, progress: Progress) -> Orchestration:
     """Bring the live orchestration of a project about again: what stands stays, what is missing is started."""
     found = orchestrations.live_in(db, project)
     if found is None:
@@ -212,7 +68,7 @@ def resume(db: sqlite3.Connection, stage: Stage, project: Path, *, progress: Pro
     return bring_about(db, stage, found.id, _preflight(stage, found), progress=progress)
 
 
-def _preflight(stage: Stage, found: Orchestration) -> claude.Installation:
+def _preflight(stage: planning.Stage, found: Orchestration) -> claude.Installation:
     # Agents work in worktrees of the repository: what counts for them is the trust in its first checkout.
     repository = worktrees.main_worktree(found.project)
     return claude.preflight(stage.settings, found.program, home=stage.home, project=repository)
@@ -220,7 +76,7 @@ def _preflight(stage: Stage, found: Orchestration) -> claude.Installation:
 
 def bring_about(
     db: sqlite3.Connection,
-    stage: Stage,
+    stage: planning.Stage,
     orchestration_id: str,
     installation: claude.Installation,
     *,
@@ -252,7 +108,7 @@ def bring_about(
 
 def _bring_all_up(
     db: sqlite3.Connection,
-    stage: Stage,
+    stage: planning.Stage,
     found: Orchestration,
     installation: claude.Installation,
     progress: Progress,
@@ -266,7 +122,7 @@ def _bring_all_up(
         raise errors[0]
 
 
-def _with_resume_hint(error: Exception, stage: Stage, found: Orchestration) -> Exception:
+def _with_resume_hint(error: Exception, stage: planning.Stage, found: Orchestration) -> Exception:
     known = error
     if isinstance(error, OSError):  # a write to a full disk names no file
         known = OrchestratorError(f"{error.strerror or error}: {error.filename or stage.home}")
@@ -293,7 +149,7 @@ def spec_copy(home: Path, orchestration_id: str) -> Path:
     return home / "orchestrations" / orchestration_id / "spec.md"
 
 
-def _ensure_session(stage: Stage, found: Orchestration, progress: Progress) -> None:
+def _ensure_session(stage: planning.Stage, found: Orchestration, progress: Progress) -> None:
     mark = stage.tmux.orchestration_of(found.session)
     if mark is None:
         stage.tmux.new_session(found.session, orchestration=found.id)
@@ -307,7 +163,7 @@ def _ensure_session(stage: Stage, found: Orchestration, progress: Progress) -> N
 
 
 def _bring_up(
-    stage: Stage,
+    stage: planning.Stage,
     found: Orchestration,
     agent: Agent,
     team: Sequence[Agent],
@@ -333,7 +189,7 @@ def _bring_up(
 
 def _ensure_process(
     db: sqlite3.Connection,
-    stage: Stage,
+    stage: planning.Stage,
     found: Orchestration,
     agent: Agent,
     installation: claude.Installation,
@@ -394,7 +250,7 @@ def _own_pane(tmux: Tmux, agent: Agent) -> str | None:
     return next((pane.id for pane in panes), None)
 
 
-def _await_ready(stage: Stage, agent: Agent) -> None:
+def _await_ready(stage: planning.Stage, agent: Agent) -> None:
     """Wait until the agent shows its composer. Raises `Unavailable` with what it shows instead."""
     assert agent.pane_id
     deadline = time.monotonic() + stage.settings.launch_timeout_seconds
@@ -426,7 +282,7 @@ def _last_words(tmux: Tmux, agent: Agent) -> str:
 
 def _ensure_briefed(
     db: sqlite3.Connection,
-    stage: Stage,
+    stage: planning.Stage,
     found: Orchestration,
     agent: Agent,
     team: Sequence[Agent],
@@ -467,7 +323,7 @@ def _ensure_briefed(
     _await_briefed(desk, stage, agent, briefing.id)
 
 
-def _await_briefed(desk: delivery.Desk, stage: Stage, agent: Agent, message_id: int) -> None:
+def _await_briefed(desk: delivery.Desk, stage: planning.Stage, agent: Agent, message_id: int) -> None:
     deadline = time.monotonic() + stage.settings.launch_timeout_seconds
     while (left := deadline - time.monotonic()) > 0:
         delivery.deliver(desk, agent, until=message_id, wait_seconds=left)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import config, daemon, host, launch, orchestrations, progress, status, store, worktrees
+from lib import config, daemon, host, launch, orchestrations, planning, progress, status, store, worktrees
 from lib.cli import Output
 from lib.errors import NotFound, Usage
 from lib.models import Orchestration, Program
@@ -54,9 +54,9 @@ def _launch(output: Output, home: Path, cwd: Path, request: Request) -> None:
     program = Program(request.agent) if request.agent else settings.agent
     tmux = Tmux.from_environment()
     tmux.check()
-    stage = launch.Stage(home, tmux, settings)
+    stage = planning.Stage(home, tmux, settings)
     db = store.connect(home)
-    decided = launch.plan(
+    decided = planning.decide(
         db,
         stage,
         project=project,
@@ -76,7 +76,7 @@ def _launch(output: Output, home: Path, cwd: Path, request: Request) -> None:
     output.answer(_how_to_go_on(found), status.as_data([status.of(db, found)])[0])
 
 
-def start_team(output: Output, stage: launch.Stage, decided: launch.Plan) -> None:
+def start_team(output: Output, stage: planning.Stage, decided: planning.Plan) -> None:
     """Launch a decided plan with the scheduler at its side, showing how it goes."""
     db = store.connect(stage.home)
     if decided.orchestration.program is Program.REHEARSAL:
@@ -97,7 +97,7 @@ def _resume(output: Output, home: Path, cwd: Path, request: Request) -> None:
         return
     tmux = Tmux.from_environment()
     tmux.check()
-    stage = launch.Stage(home, tmux, config.load())
+    stage = planning.Stage(home, tmux, config.load())
     db = store.connect(home)
     with progress.shown(output, _roles(stage, project)) as report:
         found = launch.resume(db, stage, project, progress=report)
@@ -106,7 +106,7 @@ def _resume(output: Output, home: Path, cwd: Path, request: Request) -> None:
     output.answer(_how_to_go_on(found), status.as_data([status.of(db, found)])[0])
 
 
-def _roles(stage: launch.Stage, project: Path) -> list[str]:
+def _roles(stage: planning.Stage, project: Path) -> list[str]:
     db = store.connect(stage.home)
     found = orchestrations.live_in(db, project)
     return [agent.role for agent in status.of(db, found).agents] if found else []
@@ -152,7 +152,7 @@ def _how_to_go_on(found: Orchestration) -> str:
     )
 
 
-def _plan_text(decided: launch.Plan) -> str:
+def _plan_text(decided: planning.Plan) -> str:
     found = decided.orchestration
     lines = [
         f"would start {found.session}: {found.spec_title}",
@@ -164,7 +164,7 @@ def _plan_text(decided: launch.Plan) -> str:
     return "\n".join([*lines, "nothing was changed"])
 
 
-def _plan_data(decided: launch.Plan) -> dict[str, object]:
+def _plan_data(decided: planning.Plan) -> dict[str, object]:
     found = decided.orchestration
     return {
         "session": found.session,

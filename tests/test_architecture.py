@@ -25,7 +25,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {
         "work": (
             *("agents", "messages", "signals", "composer", "delivery", "checkins", "orchestrations", "reports"),
-            *("dependencies", "authorizations", "hub", "launch", "stopping", "status", "history", "daemon"),
+            *("dependencies", "authorizations", "hub", "planning", "launch", "stopping", "status", "history", "daemon"),
         )
     },
     {

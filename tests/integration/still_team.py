@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import agents, dependencies, host, launch, orchestrations, store, worktrees
+from lib import agents, dependencies, host, orchestrations, planning, store, worktrees
 from lib.config import Settings
 from lib.models import Agent, OrchestrationStatus, Program
 from tests.conftest import Bench, Done, commit_all
@@ -70,8 +70,8 @@ def still_team(bench: Bench) -> Iterator[StillTeam]:
     config.write_text("auto_start: false\n")  # nobody delivers behind the test's back
     project = bench.project()
     db = store.connect(bench.home)
-    stage = launch.Stage(bench.home, bench.tmux, Settings())
-    decided = launch.plan(
+    stage = planning.Stage(bench.home, bench.tmux, Settings())
+    decided = planning.decide(
         db,
         stage,
         project=project,
