@@ -22,7 +22,7 @@ from lib.tmux import Tmux
 #: Claude Code shows a paste of 10 KB within 0.4 s and one of 5,000 lines (2,500 chunks) within 12 s, during which
 #: its screen stands still for 6 s.
 _SHOWN_WITHIN_SECONDS = 3.0
-_SHOWN_SECONDS_PER_CHUNK = 0.01
+_SHOWN_SECONDS_PER_CHUNK = 0.02
 #: An idle agent acknowledges within 0.4 s; after this long the composer is looked at again.
 _LOOK_AGAIN_SECONDS = 2.5
 #: Between two readings of a transcript, for an agent that has no hooks of ours.
@@ -115,7 +115,11 @@ def deliver(desk: Desk, agent: Agent, *, until: int | None = None, wait_seconds:
                 _deliver_in_order(desk, agent, until, deadline)
                 return
         except Busy:
-            if until is None or time.monotonic() >= deadline or not _is_pending(desk, until):
+            if until is None or not _is_pending(desk, until):
+                return
+            if time.monotonic() >= deadline:
+                message = messages.get(desk.db, until)
+                messages.hold(desk.db, message, message.reason or f"another message to {agent.role} is on its way")
                 return
             time.sleep(0.02)
 
@@ -198,11 +202,14 @@ def _bring(desk: Desk, agent: Agent, message: Message, deadline: float) -> str |
 def _type(desk: Desk, composer: Composer, message: Message) -> str | None:
     if not messages.pasting(desk.db, message, composer.agent, now=host.now_ms()):
         return "it does not wait any more"  # its team has ended since it was read
-    chunks = list(framing.chunks(_typed(message)))
-    composer.put(chunks)
-    if not _is_shown(composer, _last_line(message), _SHOWN_WITHIN_SECONDS + _SHOWN_SECONDS_PER_CHUNK * len(chunks)):
-        return f"pasted to {composer.agent.role}, whose composer does not show it"
+    composer.put(framing.chunks(_typed(message)))
+    if not _is_shown(composer, _last_line(message), _patience_seconds(message)):
+        return f"pasted to {composer.agent.role}, whose composer does not show all of it"
     return _submit(desk, composer, message)
+
+
+def _patience_seconds(message: Message) -> float:
+    return _SHOWN_WITHIN_SECONDS + _SHOWN_SECONDS_PER_CHUNK * sum(1 for _ in framing.chunks(_typed(message)))
 
 
 def _is_shown(composer: Composer, last_line: str, patience_seconds: float) -> bool:
@@ -243,12 +250,16 @@ def _settle(desk: Desk, composer: Composer, message: Message) -> str | None:
         return _submit(desk, composer, message)
     now = host.now_ms()
     age = now - max(message.pasted_at or 0, message.submitted_at or 0)
-    if message.kind is MessageKind.COMMAND and age < _LOST_AFTER_MS:
+    is_young = age < _LOST_AFTER_MS + _patience_seconds(message) * 1000
+    if message.kind is MessageKind.COMMAND and is_young:
         return _close_dialog(desk, composer, message)
+    if is_young and composer.draft():
+        # It may be the beginning of the message: what is put aside now would be torn apart.
+        return f"pasted to {agent.role}, whose composer does not show all of it"
     obstacle = composer.obstacle()
     if obstacle:
         return obstacle
-    if age < _LOST_AFTER_MS:
+    if is_young:
         return "delivered, not confirmed"
     if message.kind is MessageKind.COMMAND:
         # A command may leave no trace, and running it twice is worse than not knowing.

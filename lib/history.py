@@ -34,6 +34,8 @@ def _sentence(db: sqlite3.Connection, event: Event) -> str | None:
             return f"check-in for {role}"
         case "report.completion":
             return f"{role} reports completion with commit {str(data.get('commit'))[:7]}: {data.get('summary')}"
+        case "report.check_failed":
+            return f"{role}'s check failed with exit code {data.get('exit')}: {data.get('command')}"
         case "hook.StopFailure":
             return f"{role}'s turn failed: {data.get('details')}"
         case "hook.SessionEnd":

@@ -23,6 +23,7 @@ from tests.conftest import Bench, Done, isolated, wait_for
 from .model_server import Match, ModelServer, Request
 
 DEV_FOLDER = Path(__file__).parents[2] / ".dev" / "claude"
+FAKE_TOKEN = "sk-ant-oat01-not-a-real-token"
 FAKE_KEY = "sk-ant-api03-not-a-real-key-0123456789-ABCDEFGHIJ"
 
 
@@ -255,9 +256,14 @@ def machine(folder: Path, binary: Path, config: str = "") -> Iterator[tuple[Benc
 
 
 @contextlib.contextmanager
-def working_alone(folder: Path, binary: Path, config: str = "messages_per_minute: 100000\n") -> Iterator[Person]:
-    """One launched agent that has read its briefing."""
+def working_alone(
+    folder: Path, binary: Path, config: str = "messages_per_minute: 100000\n", *, is_subscriber: bool = False
+) -> Iterator[Person]:
+    """One launched agent that has read its briefing; a subscriber has usage limits, and no key."""
     with machine(folder, binary, config) as (bench, server, home):
+        if is_subscriber:
+            del bench.environment["ANTHROPIC_API_KEY"]
+            bench.environment["CLAUDE_CODE_OAUTH_TOKEN"] = FAKE_TOKEN
         project = bench.project()
         home.trust(project)
         launch(bench, project, "orchestrator")

@@ -157,3 +157,20 @@ def test_a_team_can_do_without(claude_bench: Bench, model_server: ModelServer, t
     assert "mcp__" not in json.dumps(request.body)
     (agent,) = claude_bench.rows("SELECT * FROM agents")
     assert below(agent["pid"], "mcp_server.py") == []
+
+
+@pytest.mark.parametrize("mode", ["default", "dontAsk"])
+def test_no_permission_mode_asks_about_the_tools(
+    claude_bench: Bench, model_server: ModelServer, trusted_project: Path, mode: str
+) -> None:
+    config = Path(claude_bench.environment["HOME"]) / ".config" / "tmux-orchestrator" / "config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f"permission_mode: {mode}\n")
+    launch(claude_bench, trusted_project, "orchestrator", "developer")
+    wait_for_tools(claude_bench, model_server, "developer")
+    model_server.on(
+        told("developer", "Go ahead."), tool(SEND, {"target": "orchestrator", "text": "Hello"}), say("Sent.")
+    )
+    claude_bench.ok("send-claude-message.sh", "webapp-impl:developer", "Go ahead.")
+    turn = model_server.wait_for(told("developer", "Go ahead."), times=2)[1]
+    assert turn.tool_results[0].startswith(("acknowledged in", "queued:"))

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib import agents, claude, delivery, framing, host
+from lib import agents, claude, delivery, framing, host, screens
 from lib.models import Agent, Message, MessageStatus, Priority
 from tests.conftest import ROOT, Bench, isolated, wait_for
 
@@ -237,6 +237,36 @@ def test_order_is_by_priority_and_then_by_age(team: Team) -> None:
         team.await_settled(message.id)
     heads = [prompt for prompt in team.prompts() if "\nnumber " in prompt][-4:]
     assert [prompt.splitlines()[1] for prompt in heads] == ["number 2", "number 1", "number 3", "number 0"]
+
+
+def test_a_draft_is_put_aside_and_comes_back(team: Team) -> None:
+    team.await_idle()
+    pane = str(team.agent.pane_id)
+
+    def draft() -> str:
+        return screens.read(team.bench.tmux.look(pane).screen).draft
+
+    team.bench.tmux.run("send-keys", "-t", pane, "-l", "half a thought")
+    wait_for(lambda: draft() == "half a thought", "the draft")
+    message = team.send("Excuse me")
+    assert message.status is MessageStatus.ACKNOWLEDGED
+    assert team.times(message.id) == 1
+    wait_for(lambda: draft() == "half a thought", "the draft to come back")
+    team.bench.tmux.run("send-keys", "-t", pane, "C-c")
+    wait_for(lambda: not draft(), "an empty composer")
+
+
+def test_a_slash_command_is_proved_by_the_transcript_or_given_up(team: Team) -> None:
+    team.await_idle()
+    done = team.bench.ok("claude_control.py", "send", TARGET, "--command", "/compact")
+    assert done.out.startswith("acknowledged in ")
+    assert sum("<command-name>/compact</command-name>" in prompt for prompt in team.prompts()) == 1
+    done = team.bench.ok("claude_control.py", "send", TARGET, "--command", "/no-such-command", "--wait", "1")
+    assert done.out.startswith("submitted: delivered, not confirmed")
+    number = team.bench.rows("SELECT max(id) AS id FROM messages")[0]["id"]
+    row = team.await_settled(number)
+    assert (row["status"], row["reason"]) == ("failed", "orchestrator gave no sign of having run it")
+    assert team.send("And on it goes").status is MessageStatus.ACKNOWLEDGED
 
 
 def test_an_agent_killed_with_a_message_in_its_composer_gets_it_once_after_the_resume(own_team: Team) -> None:

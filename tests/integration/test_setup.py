@@ -431,6 +431,16 @@ def test_environments_hold_the_locked_versions(machine: Machine) -> None:
     assert [call.endswith("--extra dev") for call in installs].count(True) == 1
 
 
+def test_an_environment_gets_the_extra_that_its_script_names(machine: Machine) -> None:
+    door = machine.checkout / "mcp_server.py"
+    door.write_text(DOOR.format(extra="[mcp]"))
+    door.chmod(0o755)
+    machine.setup("--non-interactive")  # it is no door of the tests: everybody gets it
+    installs = [call for call in machine.calls("uv") if call.startswith("uv pip install")]
+    assert [call.endswith("-r pyproject.toml --extra mcp") for call in installs].count(True) == 1
+    assert not any("--extra dev" in call for call in installs)
+
+
 def test_a_new_lock_makes_the_environments_anew(machine: Machine) -> None:
     machine.setup("--non-interactive")
     machine.forget_calls()

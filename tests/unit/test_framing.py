@@ -42,6 +42,24 @@ CLEANED = [
     ("\u202eright to left", "right to left"),
     ("\ufefftext", "text"),
     ("\U0001f469\u200d\U0001f4bb", "\U0001f469\u200d\U0001f4bb"),
+    ("\U0001f9d1\U0001f3fb\u200d\U0001f680", "\U0001f9d1\U0001f3fb\u200d\U0001f680"),
+    ("\u2764\ufe0f\u200d\U0001f525 1\ufe0f\u20e3", "\u2764\ufe0f\u200d\U0001f525 1\ufe0f\u20e3"),
+    ("a\u200db", "ab"),
+    ("\u2605\ufe0f", "\u2605"),
+    # The flags of Scotland, and of Texas, whose region is not carried.
+    (
+        "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
+        "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
+    ),
+    ("\U0001f3f4\U000e0075\U000e0073\U000e0074\U000e0078\U000e007f", "\U0001f3f4"),
+    # A format character that is text: the Arabic number sign.
+    ("\u0600\u0661", "\u0600\u0661"),
+    ("one\u2028two", "one\ntwo"),
+    # Claude Code's mark of a paste, as Claude Code itself writes it when it is quoted.
+    ("<pasted_content id=1>", "<\\pasted_content id=1>"),
+    ("</Pasted-Content>", "<\\/Pasted-Content>"),
+    ("<\\/pasted_content>", "<\\/pasted_content>"),
+    ("<pasted_contents>", "<pasted_contents>"),
     # Half of a pair cannot be encoded.
     ("a\ud800b", "ab"),
     # Letters are composed, as a terminal shows them.
@@ -197,3 +215,14 @@ def test_text_is_cut_at_the_limits(text: str, sizes: list[int]) -> None:
 
 def test_a_message_of_a_hundred_kilobytes_is_cut_quickly() -> None:
     assert sum(map(len, chunks("word " * 20_000))) == 100_000
+
+
+def test_a_chunk_is_counted_as_claude_code_counts_and_cuts_nothing_apart() -> None:
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+    cut = list(chunks(family * 200))
+    assert max(len(chunk.encode("utf-16-le")) // 2 for chunk in cut) <= CHUNK_CHARACTERS
+    assert all(chunk.startswith("\U0001f468") and chunk.endswith("\U0001f467") for chunk in cut)
+
+
+def test_the_last_line_is_a_chunk_of_its_own() -> None:
+    assert list(chunks(frame(3, "user", "x")))[-1] == tail(3)
