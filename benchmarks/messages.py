@@ -24,7 +24,7 @@ TEN = (
 )
 SENDERS = 50
 #: How long a message may take before it counts as not delivered.
-_LOST_SECONDS = 5.0
+_LOST_SECONDS = 3.0
 
 
 def bodies(count: int) -> list[str]:
@@ -47,7 +47,7 @@ def deliveries(counts: Counts) -> list[Figure]:
         raise NotFound("the pinned Claude Code is missing", hint="./setup.sh --dev")
     figures = []
     texts = bodies(counts.messages)
-    few = texts[: counts.messages // 3]
+    few = texts[: counts.messages // 5]
     for name, way, chosen in (
         ("`send`", _by_send, texts),
         ("send-keys and Enter at once", _by_keys_at_once, few),

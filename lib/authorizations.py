@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from lib import agents, framing, messages, templates
+from lib import agents, cleaning, messages, templates
 from lib.errors import NotFound, OrchestratorError, Usage
 from lib.models import Agent, Authorization, AuthorizationStatus, Message, MessageKind
 from lib.store import record, writing
@@ -29,7 +29,7 @@ def request(
     Asking again for the same while nobody has answered is the same request, and sends nothing. Raises `Usage` for
     an empty request, oneself, another team, or a time that is out of bounds.
     """
-    what = framing.clean(what).strip()
+    what = cleaning.clean(what).strip()
     if not what:
         raise Usage("say what shall be authorized")
     if not 0 < minutes <= LONGEST_MINUTES:

@@ -61,20 +61,25 @@ def load(path: Path | None = None) -> Settings:
     path = path or config_path()
     if not path.exists():
         return Settings()
-    import yaml  # noqa: PLC0415 - 22 ms, and the hot doors never read the configuration
+    entries = read_yaml(path) or {}
+    if not isinstance(entries, dict):
+        raise OrchestratorError(f"{path} must hold `name: value` lines")
+    return Settings(**{name: _checked(name, value, path) for name, value in entries.items()})
+
+
+def read_yaml(path: Path, *, hint: str | None = None) -> Any:
+    """What a YAML file of the user's holds. Raises `OrchestratorError` naming the file and the line."""
+    import yaml  # noqa: PLC0415 - 22 ms, and the hot doors read no such file
 
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise OrchestratorError(f"{path} is not valid YAML: it is not UTF-8 text (byte {error.start})") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         why = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise OrchestratorError(f"{path} is not valid YAML{where}: {why}") from None
-    if not isinstance(entries, dict):
-        raise OrchestratorError(f"{path} must hold `name: value` lines")
-    return Settings(**{name: _checked(name, value, path) for name, value in entries.items()})
+        raise OrchestratorError(f"{path} is not valid YAML{where}: {why}", hint=hint) from None
 
 
 def _checked(name: str, value: object, path: Path) -> Any:

@@ -214,19 +214,11 @@ def read_policy(path: Path) -> Policy:
 
     A policy that cannot be read stops every send of a team: to take it for no policy would let everything go.
     """
-    import yaml  # noqa: PLC0415 - 22 ms, for those who have a policy
-
     from lib import routing  # noqa: PLC0415 - as in `send`
 
+    entries = config.read_yaml(path, hint='any role is "*", in quotes')
     try:
-        return routing.parse_policy(yaml.safe_load(path.read_text(encoding="utf-8")), roles=templates.role_names())
-    except UnicodeDecodeError as error:
-        raise OrchestratorError(f"{path} is not valid YAML: it is not UTF-8 text (byte {error.start})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        why = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise OrchestratorError(f"{path} is not valid YAML{where}: {why}", hint='any role is "*", in quotes') from None
+        return routing.parse_policy(entries, roles=templates.role_names())
     except OrchestratorError as error:
         raise OrchestratorError(f"{path}: {error.sentence}", hint=error.hint) from None
 

@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 
-from lib import agents, checkins, config, framing, host, hub, messages, orchestrations, status, store
+from lib import agents, checkins, cleaning, config, framing, host, hub, messages, orchestrations, status, store
 from lib.cli import Output
 from lib.control import desk, mail, progress
 from lib.control.desk import Caller
@@ -117,7 +117,7 @@ def schedule_check_in(minutes: int, note: str, target: str = "", recurring: bool
     with _desk() as (caller, agent):
         reminded = agents.resolve(caller.db, caller.tmux, target, sender=agent) if target else agent
         made = checkins.add(
-            caller.db, reminded.id, framing.clean(note), minutes=minutes, now=host.now_ms(), recurring=recurring
+            caller.db, reminded.id, cleaning.clean(note), minutes=minutes, now=host.now_ms(), recurring=recurring
         )
         desk.ensure_scheduler(_SILENT, caller)
         how = f"every {minutes} minutes" if recurring else f"in {minutes} minutes"

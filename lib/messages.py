@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from lib import framing
+from lib import cleaning, framing
 from lib.errors import NotFound, Usage
 from lib.models import PENDING, Agent, Message, MessageKind, MessageStatus, Priority
 from lib.store import record, writing
@@ -40,7 +40,7 @@ def queue(
 
 def cleaned(body: str, kind: MessageKind) -> str:
     """A text as it is recorded. Raises `Usage` for one that cannot be a message of this kind."""
-    body = framing.clean(body)
+    body = cleaning.clean(body)
     if not body.strip():
         raise Usage("the message is empty")
     if kind is MessageKind.COMMAND and not framing.is_command(body):

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import agents, dependencies, framing, messages, orchestrations, templates, worktrees
+from lib import agents, cleaning, dependencies, messages, orchestrations, templates, worktrees
 from lib.errors import OrchestratorError, Usage
 from lib.models import Agent, Message, MessageKind, Orchestration, OrchestrationStatus
 from lib.store import record, writing
@@ -72,7 +72,7 @@ def complete(
             f"only {agent.target} or a person can report for it: this is {caller.target}",
             hint=f'report-completion.sh {caller.role} "what was done"',
         )
-    summary = framing.clean(summary).strip()
+    summary = cleaning.clean(summary).strip()
     if not summary:
         raise Usage("the report says nothing: describe in a sentence what is done")
     found = orchestrations.of_agent(db, agent)
@@ -242,7 +242,7 @@ def run_check(command: str, folder: Path, *, seconds: float) -> Check:
             _end_group(process)
         end = output.seek(0, os.SEEK_END)
         output.seek(max(0, end - OUTPUT_BYTES))
-        tail = framing.clean(output.read().decode("utf-8", "replace")).strip()
+        tail = cleaning.clean(output.read().decode("utf-8", "replace")).strip()
     return Check(command, code, "\n".join(part for part in (tail, note) if part))
 
 

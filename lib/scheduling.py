@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from lib import agents, checkins, daemon, framing, host, store
+from lib import agents, checkins, cleaning, daemon, host, store
 from lib.cli import Output
 from lib.errors import NotFound, Usage
 from lib.models import CheckIn, CheckInStatus
@@ -101,7 +101,9 @@ def _schedule(output: Output, home: Path, agent_id: int, note: str, minutes: str
     if not minutes.isdecimal() or len(minutes) > 9:
         raise Usage(f"MINUTES must be a whole number of at most 9 digits, not {minutes!r}")
     db = store.connect(home)
-    made = checkins.add(db, agent_id, framing.clean(note), minutes=int(minutes), now=host.now_ms(), recurring=recurring)
+    made = checkins.add(
+        db, agent_id, cleaning.clean(note), minutes=int(minutes), now=host.now_ms(), recurring=recurring
+    )
     how = f"every {minutes} minutes" if recurring else f"in {minutes} minutes"
     output.answer(f"check-in {made.id} for {made.target} {how}", vars(made))
     if sentence := daemon.ensure(home):

@@ -20,7 +20,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"words": ("", "errors", "models")},
     {
         "outside": ("config", "store", "tmux", "worktrees", "claude", "host", "templates"),
-        "judgement": ("specs", "teams", "screens", "framing", "routing"),
+        "judgement": ("specs", "teams", "screens", "framing", "cleaning", "routing"),
     },
     {
         "work": (

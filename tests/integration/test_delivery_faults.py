@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib import agents, claude, delivery, framing, host, screens
+from lib import agents, claude, cleaning, delivery, framing, host, screens
 from lib.models import Agent, Message, MessageStatus, Priority
 from tests.conftest import ROOT, Bench, isolated, wait_for
 
@@ -194,7 +194,7 @@ def test_a_sender_that_dies_loses_nothing_and_submits_nothing_twice(
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_body_arrives_as_it_is_recorded(team: Team, body: str) -> None:
     team.await_idle()
-    cleaned = framing.clean(body)
+    cleaned = cleaning.clean(body)
     if not cleaned.strip():
         return
     message = team.send(body)

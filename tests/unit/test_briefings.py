@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import jinja2
 import pytest
 
-from lib import framing, templates
+from lib import cleaning, framing, templates
 from lib.rehearsal import play
 from lib.teams import TeamType
 
@@ -72,7 +72,7 @@ def test_a_role_says_what_it_does_and_how_often_it_is_looked_at(role: templates.
     assert 5 <= role.check_in_minutes <= 120
     assert len(role.text) > 100
     assert "{{" not in role.text
-    assert framing.clean(role.text) == role.text
+    assert cleaning.clean(role.text) == role.text
 
 
 @pytest.mark.parametrize("kind", TYPES.values(), ids=lambda kind: kind.name)
@@ -93,7 +93,7 @@ def test_no_word_speaks_for_two_types() -> None:
 def test_every_template_renders(name: str, role: str) -> None:
     text = templates.render(name, **{**VALUES, "role": role})
     assert text.strip()
-    assert framing.clean(text) == text
+    assert cleaning.clean(text) == text
     assert "{{" not in text and "{%" not in text
     assert "\n\n\n" not in text.strip()
 
@@ -135,7 +135,7 @@ def test_a_briefing_names_everything_that_its_agent_needs(role: str) -> None:
 
 def test_the_rehearsal_reads_a_briefing_as_one() -> None:
     mates = team("orchestrator", "developer")
-    prompt = framing.frame(1, "scheduler", framing.clean(briefing(team=mates)))
+    prompt = framing.frame(1, "scheduler", cleaning.clean(briefing(team=mates)))
     (message,) = play.read_messages(prompt)
     facts = play.learn(play.Facts(role="orchestrator"), message)
     assert play.is_briefing(message)

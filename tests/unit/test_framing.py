@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lib.framing import CHUNK_CHARACTERS, CHUNK_NEWLINES, chunks, clean, frame, head, tail, unframe, unwrap
+from lib.cleaning import clean
+from lib.framing import CHUNK_CHARACTERS, CHUNK_NEWLINES, chunks, frame, head, tail, unframe, unwrap
 
 CLEANED = [
     # What people write stays as it is.
