@@ -127,7 +127,7 @@ def _sends(machine: Machine, whom: str, runs: int) -> list[Figure]:
         whole.append(took * 1000)
     return [
         Figure(f"`send` to {whom}: start to acknowledgement", "ms", tuple(arrived)),
-        Figure(f"`send` to {whom}: ours of that, until it types", "ms", tuple(ours)),
+        Figure(f"`send` to {whom}: ours of that, until it types", "ms", tuple(ours), target=200.0),
         Figure(f"`send` to {whom}: until it returns", "ms", tuple(whole)),
         ratio(f"`send` to {whom}: until it types, in bare Python starts", ours, [seconds * 1000 for seconds in bare]),
     ]
@@ -168,7 +168,7 @@ def starts(counts: Counts) -> list[Figure]:
     return [
         Figure("`python -c pass`, the yardstick", "ms", tuple(took["bare"])),
         Figure("`claude_control.py --help` by the environment's Python", "ms", tuple(took["same"])),
-        Figure("`claude_control.py --help` as a door, through uv", "ms", tuple(took["door"])),
+        Figure("`claude_control.py --help` as a door, through uv", "ms", tuple(took["door"]), target=250.0),
         Figure("`send-claude-message.sh --help`", "ms", tuple(took["shell"])),
         ratio("door through uv, in bare Python starts", took["door"], took["bare"]),
     ]
