@@ -95,10 +95,13 @@ def resend(desk: Desk, message: Message, *, wait_seconds: float) -> Message:
 
 
 def _interrupt(desk: Desk, agent: Agent, message: Message) -> None:
-    with host.lock(_lock_of(desk, agent), wait_seconds=_INTERRUPTED_WITHIN_SECONDS):
-        composer = Composer(desk.tmux, agent)
-        if not composer.look() or not composer.interrupt(within_seconds=_INTERRUPTED_WITHIN_SECONDS):
-            messages.hold(desk.db, message, f"{agent.role} has not stopped for the interrupt")
+    try:
+        with host.lock(_lock_of(desk, agent), wait_seconds=_INTERRUPTED_WITHIN_SECONDS):
+            composer = Composer(desk.tmux, agent)
+            if not composer.look() or not composer.interrupt(within_seconds=_INTERRUPTED_WITHIN_SECONDS):
+                messages.hold(desk.db, message, f"{agent.role} has not stopped for the interrupt")
+    except Busy:  # the message is recorded all the same, and comes after the other
+        messages.hold(desk.db, message, f"another message to {agent.role} is on its way")
 
 
 def deliver(desk: Desk, agent: Agent, *, until: int | None = None, wait_seconds: float = 0.0) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from lib import claude, screens
+from lib.models import PENDING, MessageStatus
 from tests.conftest import Bench, Done, isolated, wait_for
 
 from .model_server import Match, ModelServer, Request
@@ -210,14 +211,28 @@ class Person:
         wait_for(lambda: self.session.get("status") == status, f"{status}, not {self.session.get('status')}")
 
     def await_free(self) -> None:
-        """Wait until the agent is idle, with an empty composer."""
-        self.await_status("idle")
+        """Wait until the agent has nothing to do and an empty composer."""
 
         def is_free() -> bool:
             screen = self.screen()
-            return screen.kind is screens.ScreenKind.COMPOSER and not screen.draft
+            return (
+                not self._on_their_way()
+                and self.session.get("status") == "idle"
+                and screen == screens.Screen(screens.ScreenKind.COMPOSER, "", False)
+            )
 
-        wait_for(is_free, f"a free composer instead of\n{self.bench.screen(self.pane)}")
+        wait_for(is_free, "a free agent")
+
+    def _on_their_way(self) -> list[int]:
+        """Messages that have not arrived, or of which the turn has not begun: the hook comes before the model."""
+        rows = self.bench.rows("SELECT * FROM messages WHERE kind <> 'command' AND carried_by IS NULL")
+        seen = "\n".join(self.server.prompts())
+        return [
+            row["id"]
+            for row in rows
+            if row["status"] in PENDING
+            or (row["status"] == MessageStatus.ACKNOWLEDGED and f"[msg {row['id']} from " not in seen)
+        ]
 
     def got(self, message_id: int) -> list[str]:
         """The prompts, as the model saw them, that begin with the head of this message; at least one has come."""
@@ -240,7 +255,10 @@ class Person:
         self.bench.tmux.run("send-keys", "-t", self.pane, *keys)
 
     def await_screen(self, text: str) -> None:
-        wait_for(lambda: text in self.bench.screen(self.pane), f"the screen to show {text!r}")
+        try:
+            wait_for(lambda: text in self.bench.screen(self.pane), f"the screen to show {text!r}")
+        except pytest.fail.Exception as failure:
+            raise AssertionError(f"{failure}, instead of\n{self.bench.screen(self.pane)}") from None
 
 
 @contextlib.contextmanager
