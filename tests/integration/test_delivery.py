@@ -253,7 +253,7 @@ class TestInTheWay:
         message = crew.queue("touch PWNED")
         crew.kill()
         assert crew.agent.pane_id
-        crew.tmux.run("respawn-pane", "-t", crew.agent.pane_id, "-c", str(crew.agent.worktree), "sh")
+        crew.tmux.run("respawn-pane", "-k", "-t", crew.agent.pane_id, "-c", str(crew.agent.worktree), "sh")
         for _ in range(3):
             crew.beat()
         delivery.deliver(crew.desk, crew.agent, wait_seconds=0.2)
