@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib import agents, checkins, claude, dependencies, orchestrations, specs, store, teams, templates, worktrees
-from lib.config import Settings
+from lib.config import Settings, config_path
 from lib.errors import NotFound, OrchestratorError
 from lib.models import Orchestration, OrchestrationStatus, Program
 from lib.tmux import Tmux
@@ -63,9 +63,15 @@ def decide(
     """Decide everything about a launch; changes nothing. Raises what would stop the launch."""
     _check_names(project, spec_path.resolve())
     spec = read_spec(spec_path)
+    known_roles = list(templates.roles())
+    if strange := set(stage.settings.check_in_minutes) - set(known_roles):
+        raise OrchestratorError(
+            f"{config_path()}: check_in_minutes names {', '.join(sorted(strange))}, which is no role",
+            hint=f"valid roles: {', '.join(known_roles)}",
+        )
     team = teams.choose(
         spec.text,
-        known_roles=list(templates.roles()),
+        known_roles=known_roles,
         types=templates.team_types(),
         roles=roles,
         team_type=team_type,

@@ -82,8 +82,14 @@ def start_team(output: Output, stage: planning.Stage, decided: planning.Plan) ->
     if decided.orchestration.program is Program.REHEARSAL:
         output.say("rehearsal: these agents are stand-ins; no model is asked and nothing is spent")
     output.say(f"team: {', '.join(decided.team.roles)} ({decided.team.reason})")
-    with progress.shown(output, decided.team.roles) as report:
-        launch.launch(db, stage, decided, progress=report)
+    project = decided.orchestration.project
+    try:
+        with progress.shown(output, decided.team.roles) as report:
+            launch.launch(db, stage, decided, progress=report)
+    except KeyboardInterrupt:
+        if orchestrations.live_in(db, project):
+            output.say(f"what stands stays; go on with: auto_orchestrate.py --project {project} --resume")
+        raise
     if sentence := daemon.ensure(stage.home):
         output.say(sentence)
 

@@ -325,6 +325,7 @@ class TestSettingsThatMakeNoSense:
             ("check_in_minutes: 5", ("check_in_minutes must be `role: minutes` lines, not 5",)),
             ("check_in_minutes: {orchestrator: often}", ("check_in_minutes of orchestrator must be a whole number",)),
             ("check_in_minutes: {orchestrator: 0}", ("check_in_minutes of orchestrator", "1 or more")),
+            ("check_in_minutes: {develloper: 5}", ("check_in_minutes names develloper, which is no role", "developer")),
             ("agent: robot", ("agent must be one of claude, rehearsal, not 'robot'",)),
             ("agent: [claude]", ("agent must be one of claude, rehearsal, not ['claude']",)),
             ("permission_mode: yolo", ("permission_mode must be one of default", "not 'yolo'")),

@@ -452,6 +452,7 @@ class TestALaunch:
         assert done.code == ExitCode.INTERRUPTED, done.err
         assert "Traceback" not in done.err and "error: bug" not in done.err
         if teams(bench):
+            assert f"auto_orchestrate.py --project {project} --resume" in done.err
             bench.ok(DOOR, "--project", str(project), "--resume")
         else:
             launch(bench, project, *TWO)
