@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import pytest
 
 from lib import daemon, host, store
+from lib.models import Process
 from lib.tmux import Tmux
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,17 +127,32 @@ class Bench:
         return self.tmux.run("capture-pane", "-p", "-t", target)
 
     def end(self) -> None:
-        """End what the doors have started: the daemon by its recorded process, the agents with their server."""
-        pids = [pane.pid for pane in self.tmux.panes()]
-        process = daemon.running(self.home)
-        if process and host.is_alive(process):
-            os.kill(process.pid, signal.SIGTERM)
-            wait_for(lambda: not host.is_alive(process), "the daemon to end", seconds=20)
+        """End what the doors have started: the agents with their server, then the daemon by its recorded process.
+
+        A door that an agent is just running may still start the daemon, so that comes last, when those have ended.
+        """
+        started = [process for pane in self.tmux.panes() for process in family(pane.pid)]
         if self.tmux.panes():
             self.tmux.run("kill-server")
-        for pid in pids:
-            wait_for(lambda pid=pid: host.process(pid) is None, f"process {pid} to end", seconds=20)  # type: ignore[misc]
+
+        def is_over() -> bool:
+            running = daemon.running(self.home) if self.home.exists() else None
+            if running and host.is_alive(running):
+                os.kill(running.pid, signal.SIGTERM)
+                return False
+            return running is None and not any(host.is_alive(process) for process in started)
+
+        wait_for(is_over, "agents, their doors and the daemon to end", seconds=30)
         Path(f"/tmp/tmux-{os.getuid()}/{self.tmux.socket}").unlink(missing_ok=True)
+
+
+def family(pid: int) -> list[Process]:
+    """A process and all below it."""
+    try:
+        found = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
+    return [process for one in found if (process := host.process(one))]
 
 
 @contextlib.contextmanager
