@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lib import agents, messages
 from lib.errors import NotFound, Usage
@@ -96,7 +96,7 @@ def fire_due(db: sqlite3.Connection, *, now: int, is_gone: Callable[[Agent], boo
     """Turn every due check-in into a message, an event and its next occurrence, each in one transaction.
 
     After a downtime a check-in fires once and says how late it is. One that finds the last check-in of the same
-    agent still undelivered is not added to it: at most one check-in waits per agent. One whose agent is gone is
+    agent still undelivered is not added to it, nor is a note of which an equal one waits. One whose agent is gone is
     tried again a few times and then ends as dead. Returns how many fired.
     """
     rows = db.execute(f"{_SELECT} WHERE check_ins.status = 'scheduled' AND due_at <= ? ORDER BY due_at", (now,))
@@ -151,14 +151,22 @@ def _fire(db: sqlite3.Connection, check_in: CheckIn, agent: Agent, now: int) -> 
             )
         if not claim.rowcount:  # somebody else has fired or cancelled it
             return False
-        waits = check_in.interval_minutes is not None and messages.has_pending(db, agent.id, MessageKind.CHECK_IN)
-        if waits:
-            _tell(db, "check_in.skipped", agent, now, check_in=check_in.id, reason="the last one still waits")
+        if reason := _why_skipped(check_in, messages.pending_bodies(db, agent.id, MessageKind.CHECK_IN)):
+            _tell(db, "check_in.skipped", agent, now, check_in=check_in.id, reason=reason)
             return False
         body = f"Check-in{lateness(late_ms)}: {check_in.note}"
         message = messages.queue(db, agent, body, sender=SENDER, kind=MessageKind.CHECK_IN, now=now)
         _tell(db, "check_in.fired", agent, now, check_in=check_in.id, message_id=message.id, late_ms=late_ms)
     return True
+
+
+def _why_skipped(check_in: CheckIn, waiting: Sequence[str]) -> str | None:
+    """Why a due check-in adds nothing to those that the agent has still to get; None when it does."""
+    if check_in.interval_minutes is not None and waiting:
+        return "the last one still waits"
+    # What stands before the first ": " is only how late it was.
+    is_equal = any(body.partition(": ")[2] == check_in.note for body in waiting)
+    return "an equal one still waits" if is_equal else None
 
 
 def _next_occurrence(check_in: CheckIn, now: int) -> int:

@@ -86,11 +86,10 @@ def deliver_messages(beat: Beat) -> None:
 def _may_take_text(beat: Beat, agent: Agent) -> bool:
     """Whether it is worth to look at an agent's window; most of the day an agent with messages waiting is at work."""
     state = agents.state_of(agent)
-    if state is AgentState.GONE and agent.is_guest:
-        with store.writing(beat.db):
-            messages.fail_pending(beat.db, agent.id, f"the Claude Code at {agent.target} has ended")
-    if state in (AgentState.GONE, AgentState.IDLE):
-        return state is AgentState.IDLE
+    if state is AgentState.GONE:
+        return agent.is_guest  # it does not come back: delivering finds that out and gives its messages up
+    if state is AgentState.IDLE:
+        return True
     first = messages.pending(beat.db, agent.id)[0]
     return first.status is not MessageStatus.QUEUED or first.priority is Priority.EMERGENCY
 

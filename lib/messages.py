@@ -273,10 +273,10 @@ def count_pending(db: sqlite3.Connection, agent_id: int) -> int:
     return int(row[0])
 
 
-def has_pending(db: sqlite3.Connection, agent_id: int, kind: MessageKind) -> bool:
-    """Whether a message of this kind has still to arrive at an agent."""
-    row = db.execute(f"SELECT 1 FROM messages WHERE agent_id = ? AND kind = ? AND {_IS_PENDING}", (agent_id, kind))
-    return row.fetchone() is not None
+def pending_bodies(db: sqlite3.Connection, agent_id: int, kind: MessageKind) -> list[str]:
+    """The texts of this kind that have still to arrive at an agent."""
+    rows = db.execute(f"SELECT body FROM messages WHERE agent_id = ? AND kind = ? AND {_IS_PENDING}", (agent_id, kind))
+    return [row["body"] for row in rows]
 
 
 def _tell(db: sqlite3.Connection, event: str, agent: Agent, message_id: int, now: int, **data: object) -> None:

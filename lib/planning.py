@@ -64,11 +64,7 @@ def decide(
     _check_names(project, spec_path.resolve())
     spec = read_spec(spec_path)
     known_roles = list(templates.roles())
-    if strange := set(stage.settings.check_in_minutes) - set(known_roles):
-        raise OrchestratorError(
-            f"{config_path()}: check_in_minutes names {', '.join(sorted(strange))}, which is no role",
-            hint=f"valid roles: {', '.join(known_roles)}",
-        )
+    _check_settings(stage.settings, known_roles)
     team = teams.choose(
         spec.text,
         known_roles=known_roles,
@@ -113,6 +109,14 @@ def decide(
         for window, role in enumerate(team.roles)
     )
     return Plan(orchestration, spec, team, new)
+
+
+def _check_settings(settings: Settings, known_roles: Sequence[str]) -> None:
+    if strange := set(settings.check_in_minutes) - set(known_roles):
+        raise OrchestratorError(
+            f"{config_path()}: check_in_minutes names {', '.join(sorted(strange))}, which is no role",
+            hint=f"valid roles: {', '.join(known_roles)}",
+        )
 
 
 def _check_names(*paths: Path) -> None:

@@ -39,8 +39,16 @@ def agent(db: sqlite3.Connection) -> Agent:
     return a_team(db, "developer")[0]
 
 
-def add(db: sqlite3.Connection, agent: Agent, minutes: int, *, recurring: bool = False, now: int = START) -> int:
-    return checkins.add(db, agent.id, "look around", minutes=minutes, now=now, recurring=recurring).id
+def add(
+    db: sqlite3.Connection,
+    agent: Agent,
+    minutes: int,
+    note: str = "look around",
+    *,
+    recurring: bool = False,
+    now: int = START,
+) -> int:
+    return checkins.add(db, agent.id, note, minutes=minutes, now=now, recurring=recurring).id
 
 
 def sent(db: sqlite3.Connection) -> list[Message]:
@@ -89,8 +97,19 @@ class TestOnce:
 
     def test_two_of_the_same_time_both_fire(self, db: sqlite3.Connection, agent: Agent) -> None:
         add(db, agent, 30)
-        add(db, agent, 30)
+        add(db, agent, 30, "and look: around")
         assert fire_due(db, now=at(30)) == 2
+
+    def test_equal_ones_are_one_while_the_first_still_waits(self, db: sqlite3.Connection, agent: Agent) -> None:
+        late, later, again = (add(db, agent, minutes) for minutes in (30, 90, 150))
+        assert fire_due(db, now=at(60)) == 1  # it says that it is late
+        assert fire_due(db, now=at(90)) == 0
+        assert [message.body for message in sent(db)] == ["Check-in (30 min late): look around"]
+        assert {checkins.get(db, number).status for number in (late, later)} == {CheckInStatus.FIRED}
+        assert kinds(db)["check_in.skipped"] == 1
+        arrive(db, agent, at(100))
+        assert fire_due(db, now=at(150)) == 1
+        assert checkins.get(db, again).status is CheckInStatus.FIRED
 
     @pytest.mark.parametrize(
         ("note", "minutes"), [("", 5), (" \n", 5), ("look", 0), ("look", -1), ("look", LONGEST_MINUTES + 1)]
@@ -150,7 +169,7 @@ class TestRecurring:
 
     def test_a_note_of_a_person_is_never_skipped(self, db: sqlite3.Connection, agent: Agent) -> None:
         add(db, agent, 30, recurring=True)
-        add(db, agent, 40)
+        add(db, agent, 40, "something of its own")
         assert fire_due(db, now=at(30)) == 1
         assert fire_due(db, now=at(40)) == 1
 
