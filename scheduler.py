@@ -5,63 +5,82 @@
 # [tool.uv.sources]
 # tmux-orchestrator = { path = ".", editable = true }
 # ///
-"""The daemon that fires check-ins and delivers messages, and its commands (rooms: lib/scheduling.py, lib/daemon.py)."""
+"""The daemon that fires check-ins and drains the queue, and its commands (rooms: lib/daemon.py, lib/scheduling.py)."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import click
 
 from lib import cli, config, scheduling
-from lib.errors import Usage
+
+F = TypeVar("F", bound=Callable[..., object])
+#: The id of a row of the store.
+_ID = click.IntRange(0, 2**63 - 1)
+
+
+def _action(name: str, text: str) -> Callable[[F], F]:
+    return click.option(f"--{name}", "action", flag_value=name, help=text)
+
+
+def _on_entry(name: str, text: str) -> Callable[[F], F]:
+    return click.option(f"--{name}", type=_ID, metavar="ID", help=text)
 
 
 @cli.command(
     examples="""
     scheduler.py --daemon
+    scheduler.py --queue-daemon
     scheduler.py --status
     scheduler.py --list
     scheduler.py --add webapp-impl developer 1 30 "Check-in message"
     scheduler.py --add-note 30 "Review the auth work" webapp-impl:0
+    scheduler.py --add-note --cron "0 9 * * 1-5" "Plan the day" webapp-impl:0
     scheduler.py --remove 5
+    scheduler.py --queue-add spec.md ~/projects/webapp
+    scheduler.py --queue-list
+    scheduler.py --queue-status 1
     scheduler.py --stop
     """,
     text_arguments=True,
 )
-@click.option("--daemon", "action", flag_value="daemon", help="Run the scheduler in this terminal.")
-@click.option("--once", "action", flag_value="once", help="Run one beat and leave.")
-@click.option("--status", "action", flag_value="status", help="Show whether the scheduler runs.")
-@click.option("--stop", "action", flag_value="stop", help="End the scheduler after its beat.")
-@click.option("--list", "action", flag_value="list", help="List the check-ins to come.")
-@click.option("--add", "action", flag_value="add", help="Schedule: SESSION ROLE WINDOW MINUTES NOTE.")
-@click.option("--add-note", "action", flag_value="add-note", help="Schedule: MINUTES NOTE [TARGET].")
-@click.option("--remove", type=click.IntRange(0, 2**63 - 1), metavar="ID", help="Cancel a check-in.")
-@click.option("--recurring", is_flag=True, help="With --add or --add-note: again every so many MINUTES.")
+@click.option("--daemon", is_flag=True, help="Run the scheduler in this terminal: check-ins, messages, teams.")
+@click.option("--queue-daemon", is_flag=True, help="The same, and drain the queue.")
+@_action("once", "Run one beat and leave.")
+@_action("status", "Show whether the scheduler runs, and how punctual it is.")
+@_action("stop", "End the scheduler after its beat.")
+@_action("list", "List the check-ins to come.")
+@_action("add", "Schedule a check-in: SESSION ROLE WINDOW MINUTES NOTE.")
+@_action("add-note", "Schedule a check-in: MINUTES NOTE [TARGET].")
+@_on_entry("remove", "Cancel a check-in.")
+@_action("queue-add", "Queue a spec: SPEC PROJECT.")
+@_action("queue-list", "List the queue.")
+@_on_entry("queue-status", "Show the whole story of an entry.")
+@_on_entry("queue-cancel", "End an entry for good; a running one with its team, whose work stays.")
+@_on_entry("queue-retry", "Queue an entry again.")
+@_action("queue-pause", "Start nothing more; what runs goes on.")
+@_action("queue-resume", "Let the queue drain again.")
+@_on_entry("queue-run", "Launch an entry that the scheduler has claimed, as the scheduler does.")
+@_action("send-notices", "Send the notices that wait, as the scheduler does.")
+@_action("notify-test", "Send a notice to every address of the configuration, and say how it went.")
+@click.option("--recurring", is_flag=True, help="A check-in: again every so many MINUTES.")
+@click.option("--cron", metavar="LINE", help="A check-in: at these times instead of MINUTES, which is left out.")
+@click.option("--catch-up", type=click.Choice(["once", "skip", "all"]), help="Of what was missed (default: once).")
+@click.option(
+    "--deadline", type=click.IntRange(1), metavar="MINUTES", help="A check-in: not at all when later than this."
+)
+@click.option("--jitter", type=click.IntRange(0), default=0, metavar="SECONDS", help="A check-in: later by up to this.")
+@click.option("--if-changed", is_flag=True, help="A check-in: only when there is something new for the agent.")
+@click.option("--again", is_flag=True, help="--queue-add: also when the same spec of the project is there already.")
+@click.option("--priority", type=int, default=0, metavar="NUMBER", help="--queue-add: higher goes first (default 0).")
+@click.option("--budget", type=click.IntRange(1), metavar="MINUTES", help="--queue-add: how long its team may work.")
 @click.argument("words", metavar="[WORDS]...", nargs=-1)
 @cli.pass_output
-def main(output: cli.Output, action: str | None, remove: int | None, recurring: bool, words: tuple[str, ...]) -> None:
-    """Fire check-ins and deliver messages; schedule, list and remove check-ins."""
-    if (action is None) == (remove is None):
-        raise Usage("name one thing to do", hint="scheduler.py --help")
-    if words and action not in ("add", "add-note"):
-        raise Usage(f"unexpected words: {' '.join(words)}", hint="scheduler.py --help")
-    home = config.state_home()
-    match action:
-        case "daemon":
-            scheduling.run_daemon(output, home)
-        case "once":
-            scheduling.run_once(output, home)
-        case "status":
-            scheduling.show_status(output, home)
-        case "stop":
-            scheduling.stop_daemon(output, home)
-        case "list":
-            scheduling.show_list(output, home)
-        case "add":
-            scheduling.add(output, home, words, recurring=recurring)
-        case "add-note":
-            scheduling.add_note(output, home, words, recurring=recurring)
-        case _:
-            scheduling.remove(output, home, remove or 0)
+def main(output: cli.Output, /, **options: object) -> None:
+    """Fire check-ins, deliver messages, keep teams running and drain the queue of specs."""
+    scheduling.do(output, config.state_home(), scheduling.Request.of(options))
 
 
 if __name__ == "__main__":

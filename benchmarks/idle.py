@@ -57,6 +57,7 @@ def _orchestration(machine: Machine, now: int) -> Orchestration:
         starting_branch="main",
         starting_commit="0" * 40,
         messages_per_minute=10,
+        unattended=False,
         outcome=None,
         created_at=now,
         updated_at=now,

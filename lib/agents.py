@@ -193,7 +193,7 @@ def start_epoch(db: sqlite3.Connection, agent_id: int, *, conversation_id: str) 
     """Begin a new life of an agent, before its process is started: what older ones report is history."""
     db.execute(
         "UPDATE agents SET epoch = epoch + 1, conversation_id = ?, pane_pid = NULL, pid = NULL, started = NULL,"
-        " last_hook = NULL, last_hook_at = NULL WHERE id = ?",
+        " boot = NULL, last_hook = NULL, last_hook_at = NULL WHERE id = ?",
         (conversation_id, agent_id),
     )
     return get(db, agent_id)
@@ -202,8 +202,8 @@ def start_epoch(db: sqlite3.Connection, agent_id: int, *, conversation_id: str) 
 def started(db: sqlite3.Connection, agent_id: int, *, pane_id: str, process: Process) -> Agent:
     """Record where an agent runs, as the pane's own process."""
     db.execute(
-        "UPDATE agents SET pane_id = ?, pane_pid = ?, pid = ?, started = ? WHERE id = ?",
-        (pane_id, process.pid, process.pid, process.started, agent_id),
+        "UPDATE agents SET pane_id = ?, pane_pid = ?, pid = ?, started = ?, boot = ? WHERE id = ?",
+        (pane_id, process.pid, process.pid, process.started, process.boot, agent_id),
     )
     return get(db, agent_id)
 
@@ -236,17 +236,18 @@ def _guest(db: sqlite3.Connection, tmux: Tmux, target: str, panes: Sequence[Pane
             hint="start claude in it, or name another target: claude_control.py status",
         )
     conversation_id, pid, folder = running
-    process = host.process(pid) or Process(pid, 0)
+    process = host.process(pid) or host.ended(pid)
     with writing(db):
         row = db.execute(f"{_SELECT} WHERE agents.orchestration_id IS NULL AND pane_id = ?", (pane.id,)).fetchone()
         agent_id = row["id"] if row else _add_guest(db, pane, conversation_id, folder)
-        if row is None or (row["pid"], row["started"]) != (pid, process.started):
+        if row is None or _process(row) != process:
             messages.fail_pending(db, agent_id, "the Claude Code that it was for has ended")
             start_epoch(db, agent_id, conversation_id=conversation_id)
         follow_conversation(db, agent_id, conversation_id)
         db.execute(
-            "UPDATE agents SET session = ?, window = ?, pane_pid = ?, pid = ?, started = ?, worktree = ? WHERE id = ?",
-            (pane.session, pane.window, pane.pid, pid, process.started, str(folder), agent_id),
+            "UPDATE agents SET session = ?, window = ?, pane_pid = ?, pid = ?, started = ?, boot = ?, worktree = ?"
+            " WHERE id = ?",
+            (pane.session, pane.window, pane.pid, pid, process.started, process.boot, str(folder), agent_id),
         )
     return get(db, agent_id)
 
@@ -270,6 +271,10 @@ def _add_guest(db: sqlite3.Connection, pane: Pane, conversation_id: str, folder:
     return int(cursor.lastrowid or 0)
 
 
+def _process(row: sqlite3.Row) -> Process | None:
+    return Process(row["pid"], row["started"], row["boot"]) if row["pid"] else None
+
+
 def _agent(row: sqlite3.Row) -> Agent:
     return Agent(
         id=row["id"],
@@ -285,7 +290,7 @@ def _agent(row: sqlite3.Row) -> Agent:
         epoch=row["epoch"],
         pane_id=row["pane_id"],
         pane_pid=row["pane_pid"],
-        process=Process(row["pid"], row["started"]) if row["pid"] else None,
+        process=_process(row),
         messages_per_minute=row["per_minute"],
         last_hook=row["last_hook"],
         last_hook_at=row["last_hook_at"],

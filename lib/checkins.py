@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from lib import agents, messages
 from lib.errors import NotFound, Usage
-from lib.models import Agent, CheckIn, CheckInStatus, MessageKind
+from lib.models import Agent, CatchUp, CheckIn, CheckInStatus, MessageKind
 from lib.store import record, writing
 
 SENDER = "scheduler"
@@ -44,8 +44,9 @@ def add(
                 (agent_id,),
             )
         cursor = db.execute(
-            "INSERT INTO check_ins (agent_id, note, due_at, interval_minutes, status) VALUES (?, ?, ?, ?, 'scheduled')",
-            (agent_id, note.strip(), now + minutes * MINUTE_MS, minutes if recurring else None),
+            "INSERT INTO check_ins (agent_id, note, planned_at, due_at, interval_minutes, catch_up, jitter_seconds,"
+            " if_changed, status) VALUES (?, ?, ?, ?, ?, 'once', 0, 0, 'scheduled')",
+            (agent_id, note.strip(), *[now + minutes * MINUTE_MS] * 2, minutes if recurring else None),
         )
         check_in_id = int(cursor.lastrowid or 0)
         _tell(db, "check_in.scheduled", agent, now, check_in=check_in_id, minutes=minutes, recurring=recurring)
@@ -212,8 +213,15 @@ def _check_in(row: sqlite3.Row) -> CheckIn:
         agent_id=row["agent_id"],
         target=row["target"],
         note=row["note"],
+        planned_at=row["planned_at"],
         due_at=row["due_at"],
         interval_minutes=row["interval_minutes"],
+        cron=row["cron"],
+        catch_up=CatchUp(row["catch_up"]),
+        deadline_minutes=row["deadline_minutes"],
+        jitter_seconds=row["jitter_seconds"],
+        if_changed=bool(row["if_changed"]),
+        seen=row["seen"],
         status=CheckInStatus(row["status"]),
         attempts=row["attempts"],
         reason=row["reason"],

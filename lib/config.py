@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lib.errors import OrchestratorError
-from lib.models import Program
+from lib.models import NOTICE_KINDS, Program
 
 #: The checkout: doors stand here, templates below it.
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +41,46 @@ def policy_path() -> Path:
 
 
 @dataclass(frozen=True)
+class QueueSettings:
+    """How the queue of specs drains."""
+
+    max_concurrent: int = 1
+    max_attempts: int = 3
+    retry_minutes: float = 5.0
+    budget_minutes: int | None = None
+    linger_minutes: float = 10.0
+
+
+@dataclass(frozen=True)
+class RecoverySettings:
+    """What the scheduler does by itself for a team that should run."""
+
+    enabled: bool = True
+    stuck_minutes: float = 30.0
+
+
+@dataclass(frozen=True)
+class ResearchSettings:
+    """How failures are analysed before a spec is tried again."""
+
+    enabled: bool = True
+    model: str | None = None
+    mcp_config: str | None = None
+    timeout_seconds: float = 600.0
+
+
+@dataclass(frozen=True)
+class NotifySettings:
+    """Whom to tell, and of what."""
+
+    urls: tuple[str, ...] = ()
+    events: tuple[str, ...] = NOTICE_KINDS
+    per_hour: int = 12
+    ping_url: str | None = None
+    ping_minutes: float = 5.0
+
+
+@dataclass(frozen=True)
 class Settings:
     """Every setting with its default; config.example.yaml explains each in the same order."""
 
@@ -54,6 +95,13 @@ class Settings:
     launch_timeout_seconds: float = 60.0
     messages_per_minute: int = 10
     check_in_minutes: dict[str, int] = field(default_factory=dict)
+    queue: QueueSettings = QueueSettings()
+    recovery: RecoverySettings = RecoverySettings()
+    research: ResearchSettings = ResearchSettings()
+    notify: NotifySettings = NotifySettings()
+
+
+_Group = TypeVar("_Group")
 
 
 def load(path: Path | None = None) -> Settings:
@@ -61,10 +109,26 @@ def load(path: Path | None = None) -> Settings:
     path = path or config_path()
     if not path.exists():
         return Settings()
-    entries = read_yaml(path) or {}
+    return _group(Settings, read_yaml(path), path, "")
+
+
+def _group(kind: type[_Group], entries: object, path: Path, prefix: str) -> _Group:
+    """The settings of one group from its lines; those of an inner group have its name and a dot as `prefix`."""
+    if entries is None:
+        return kind()
     if not isinstance(entries, dict):
-        raise OrchestratorError(f"{path} must hold `name: value` lines")
-    return Settings(**{name: _checked(name, value, path) for name, value in entries.items()})
+        raise OrchestratorError(f"{path}{f': {prefix[:-1]}' if prefix else ''} must hold `name: value` lines")
+    known = {one.name: one for one in fields(kind)}  # type: ignore[arg-type]  # every group is a dataclass
+    for name in entries:
+        if name not in known:
+            import difflib  # noqa: PLC0415 - only for a mistake
+
+            near = difflib.get_close_matches(str(name), known, n=1)
+            raise OrchestratorError(
+                f"{path}: unknown setting {f'{prefix}{name}'!r}",
+                hint=f"did you mean {f'{prefix}{near[0]}'!r}?" if near else "config.example.yaml lists every setting",
+            )
+    return kind(**{name: _checked(known[name], value, path, prefix) for name, value in entries.items()})
 
 
 def read_yaml(path: Path, *, hint: str | None = None) -> Any:
@@ -82,30 +146,25 @@ def read_yaml(path: Path, *, hint: str | None = None) -> Any:
         raise OrchestratorError(f"{path} is not valid YAML{where}: {why}", hint=hint) from None
 
 
-def _checked(name: str, value: object, path: Path) -> Any:
-    known = {field.name: field for field in fields(Settings)}
-    if name not in known:
-        import difflib  # noqa: PLC0415 - only for a mistake
-
-        near = difflib.get_close_matches(str(name), known, n=1)
-        raise OrchestratorError(
-            f"{path}: unknown setting {name!r}",
-            hint=f"did you mean {near[0]!r}?" if near else "config.example.yaml lists every setting",
-        )
-    default = getattr(Settings(), name)
-    if name == "agent":
-        return _one_of(name, value, [str(program) for program in Program], path, Program)
-    if name == "permission_mode":
-        return _one_of(name, value, PERMISSION_MODES, path, str)
-    if isinstance(default, tuple) and isinstance(value, list):
+def _checked(one: Field[Any], value: object, path: Path, prefix: str) -> Any:
+    name, kind = f"{prefix}{one.name}", str(one.type)
+    if kind in _GROUPS:
+        return _group(_GROUPS[kind], value, path, f"{name}.")
+    if name in _CHOICES:
+        choices, make = _CHOICES[name]
+        if isinstance(value, list) and kind.startswith("tuple"):
+            return tuple(_one_of(name, item, choices, path, make) for item in value)
+        return _one_of(name, value, choices, path, make)
+    if kind.endswith("| None") and value is None:
+        return None
+    if kind.startswith("tuple") and isinstance(value, list):
         return tuple(str(item) for item in value)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+    kind = kind.partition(" | ")[0].partition("[")[0]
+    if kind == "float" and type(value) is int:
         value = float(value)
-    if default is None and (value is None or isinstance(value, str)):
-        return value
     # type() and not isinstance(): true is no number here.
-    if default is None or type(value) is not type(default):
-        raise OrchestratorError(f"{path}: {name} must be {_KINDS[type(default)]}, not {value!r}")
+    if type(value).__name__ != kind:
+        raise OrchestratorError(f"{path}: {name} must be {_KINDS[kind]}, not {value!r}")
     if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < float("inf"):
         raise OrchestratorError(f"{path}: {name} must be above 0, not {value:g}")
     if name == "check_in_minutes" and isinstance(value, dict):
@@ -120,21 +179,28 @@ def _minutes(value: dict[object, object], path: Path) -> dict[str, int]:
     return {str(role): int(str(minutes)) for role, minutes in value.items()}
 
 
-def _one_of(name: str, value: object, choices: Any, path: Path, make: Any) -> Any:
-    if value not in choices:
+def _one_of(name: str, value: object, choices: Sequence[str], path: Path, make: Callable[[str], object]) -> Any:
+    if not isinstance(value, str) or value not in choices:
         raise OrchestratorError(f"{path}: {name} must be one of {', '.join(choices)}, not {value!r}")
     return make(value)
 
 
-#: The types of settings in the words of who writes YAML.
+#: The types of settings, as their annotations name them, in the words of who writes YAML.
 _KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    type(None): "text",
-    tuple: "a list",
-    dict: "`role: minutes` lines",
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "tuple": "a list",
+    "dict": "`role: minutes` lines",
+}
+_GROUPS: dict[str, type[Any]] = {
+    group.__name__: group for group in (QueueSettings, RecoverySettings, ResearchSettings, NotifySettings)
+}
+_CHOICES: dict[str, tuple[Sequence[str], Callable[[str], object]]] = {
+    "agent": ([str(program) for program in Program], Program),
+    "permission_mode": (PERMISSION_MODES, str),
+    "notify.events": (NOTICE_KINDS, str),
 }
 
 

@@ -7,7 +7,6 @@ import json
 import logging
 import logging.handlers
 import os
-import select
 import signal
 import sqlite3
 import subprocess
@@ -18,10 +17,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from lib import agents, authorizations, checkins, config, delivery, host, messages, signals, store
+from lib import agents, authorizations, checkins, config, delivery, host, keeping, messages, signals, store
+from lib.config import Settings
+from lib.errands import Errands
 from lib.errors import Busy, NotFound, OrchestratorError, Unavailable
 from lib.models import Agent, AgentState, MessageStatus, Priority, Process
+from lib.queue import draining
 from lib.tmux import Tmux
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,16 @@ _DELIVERIES_AT_ONCE = 4
 
 
 @dataclass
+class Life:
+    """What a daemon keeps between two beats: nothing that its successor would miss."""
+
+    settings: Settings
+    errands: Errands
+    #: Whether the spec queue drains in this daemon.
+    queue: bool = True
+
+
+@dataclass
 class Beat:
     """What a step works with, and what the loop learns from it."""
 
@@ -46,6 +59,9 @@ class Beat:
     tmux: Tmux
     home: Path
     now: int
+    life: Life
+    #: When something is due again (UTC milliseconds).
+    dues: list[int] = field(default_factory=list)
     #: Hooks read, messages fired: something may have become possible.
     activity: bool = False
     #: A step has failed: it is not tried again at once.
@@ -103,12 +119,31 @@ def _deliver_to(beat: Beat, agent_id: int) -> None:
         db.close()
 
 
-STEPS: tuple[Callable[[Beat], None], ...] = (read_signals, fire_check_ins, escalate_authorizations, deliver_messages)
+def keep_teams(beat: Beat) -> None:
+    """Start again what has ended of a team that should run."""
+    if beat.life.settings.recovery.enabled:
+        beat.dues += keeping.revive(beat.db, beat.home, beat.life.errands, now=beat.now)
 
 
-def tick(db: sqlite3.Connection, tmux: Tmux, home: Path, *, now: int) -> Beat:
+def drain_queue(beat: Beat) -> None:
+    """Settle the queue's attempts that are over, and start what may run."""
+    if beat.life.queue:
+        beat.dues += draining.drain(beat.db, beat.tmux, beat.home, beat.life.errands, beat.life.settings, now=beat.now)
+
+
+STEPS: tuple[Callable[[Beat], None], ...] = (
+    read_signals,
+    fire_check_ins,
+    escalate_authorizations,
+    deliver_messages,
+    keep_teams,
+    drain_queue,
+)
+
+
+def tick(db: sqlite3.Connection, tmux: Tmux, home: Path, *, now: int, life: Life | None = None) -> Beat:
     """One beat. A step that fails is an event with its traceback, and the others go on."""
-    beat = Beat(db, tmux, home, now)
+    beat = Beat(db, tmux, home, now, life or Life(config.load(), Errands(home)))
     for step in STEPS:
         try:
             step(beat)
@@ -127,56 +162,79 @@ def _record_failure(db: sqlite3.Connection, step: str, error: Exception, now: in
         log.exception("the failure of %s could not be recorded", step)  # a full disk: the log has it
 
 
-def run(home: Path, tmux: Tmux) -> None:
-    """Hold the lock of this state home and beat until SIGTERM. Raises `Busy` when another daemon runs."""
+def run(home: Path, tmux: Tmux, *, queue: bool = True) -> None:
+    """Hold the lock of this state home and beat until SIGTERM. Raises `Busy` when another daemon runs.
+
+    `queue` is whether the spec queue drains as well. SIGHUP reads the configuration again.
+    """
     try:
         # Who asks whether a daemon runs holds the lock for an instant: that is no daemon.
         with host.lock(_lock_path(home), wait_seconds=0.5):
-            _write_who_runs(home)
+            life = Life(config.load(), Errands(home), queue)
+            _write_who_runs(home, life)
             _configure_log(home)
-            _beat_until_stopped(home, tmux)
+            _beat_until_stopped(home, tmux, life)
     except Busy:
-        raise _already_running(home) from None
+        raise _already_running(home, queue) from None
 
 
-def _already_running(home: Path) -> Busy:
+def _already_running(home: Path, wants_queue: bool) -> Busy:
     process = running(home)
+    if process is None:
+        return Busy("the scheduler is just starting")
+    lacks = wants_queue and not drains_queue(home)
     return Busy(
-        f"the scheduler is already running (pid {process.pid})" if process else "the scheduler is just starting"
+        f"the scheduler is already running (pid {process.pid})" + (", without the queue" if lacks else ""),
+        hint="scheduler.py --stop, then scheduler.py --queue-daemon" if lacks else None,
     )
 
 
-def _beat_until_stopped(home: Path, tmux: Tmux) -> None:
+def _beat_until_stopped(home: Path, tmux: Tmux, life: Life) -> None:
     pipe = host.make_wake_pipe(home)
-    stopping = False
+    asked: set[int] = set()
 
-    def stop(_signal: int, _frame: object) -> None:
-        nonlocal stopping
-        stopping = True
+    def note(number: int, _frame: object) -> None:
+        asked.add(number)
         host.wake(home)
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    # SIGCHLD: an errand has ended.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, note)
     db = store.connect(home)
     log.info("started, pid %d", os.getpid())
+    host.tell_systemd("READY=1")
     settle_until = 0.0
-    while not stopping:
-        beat = tick(db, tmux, home, now=host.now_ms())
-        if beat.activity:
-            settle_until = time.monotonic() + SETTLING_FOR_SECONDS
-        settling = beat.waiting and time.monotonic() < settle_until
-        pause = SETTLING_SECONDS if settling else _seconds_to_next(db, beat, host.now_ms())
-        readable, _, _ = select.select([pipe], [], [], pause)
-        if readable:
-            os.read(pipe, 4096)
-            settle_until = time.monotonic() + SETTLING_FOR_SECONDS
+    with host.Watch() as watch:
+        while not asked & {signal.SIGTERM, signal.SIGINT}:
+            if signal.SIGHUP in asked:
+                asked.discard(signal.SIGHUP)
+                _reload(life)
+            beat = tick(db, tmux, home, now=host.now_ms(), life=life)
+            host.tell_systemd("WATCHDOG=1")
+            if beat.activity:
+                settle_until = time.monotonic() + SETTLING_FOR_SECONDS
+            settling = beat.waiting and time.monotonic() < settle_until
+            pause = SETTLING_SECONDS if settling else _seconds_to_next(db, beat, host.now_ms())
+            watch.follow([agent.process for agent in agents.live(db) if agent.process])
+            if watch.wait(pipe, pause):
+                settle_until = time.monotonic() + SETTLING_FOR_SECONDS
+        host.tell_systemd("STOPPING=1")
     db.close()
     log.info("stopped")
 
 
+def _reload(life: Life) -> None:
+    """Read the configuration again; one that is wrong is told in the log, and the old one stays."""
+    try:
+        life.settings = config.load()
+        log.info("the configuration was read again")
+    except OrchestratorError as error:
+        log.error("the configuration stays as it was: %s", error.sentence)
+
+
 def _seconds_to_next(db: sqlite3.Connection, beat: Beat, now: int) -> float:
     seconds = WAITING_SECONDS if beat.waiting else IDLE_SECONDS
-    dues = [due for due in (checkins.next_due(db), authorizations.next_due(db)) if due is not None]
+    dues = [due for due in (checkins.next_due(db), authorizations.next_due(db), *beat.dues) if due is not None]
     if beat.failed:  # what is due may be what fails: trying again without a pause would fill the history
         return WAITING_SECONDS
     return min([seconds, *(max(0.0, (due - now) / 1000) for due in dues)])
@@ -189,13 +247,14 @@ def _lock_path(home: Path) -> Path:
     return home / "scheduler.lock"
 
 
-def _write_who_runs(home: Path) -> None:
+def _write_who_runs(home: Path, life: Life) -> None:
     # Beside the lock and not in it: holding the lock is the truth, this only names the holder.
     process = host.process(os.getpid())
     assert process
     path = home / "scheduler.json"
     draft = path.with_suffix(".new")
-    draft.write_text(json.dumps({"pid": process.pid, "started": process.started, "since": host.now_ms()}))
+    note = {**vars(process), "since": host.now_ms(), "queue": life.queue}
+    draft.write_text(json.dumps(note))
     draft.replace(path)
 
 
@@ -206,11 +265,24 @@ def running(home: Path) -> Process | None:
             return None
     except Busy:
         pass
+    note = _who_runs(home)
     try:
-        content = json.loads((home / "scheduler.json").read_text())
-        return Process(content["pid"], content["started"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return Process(int(note["pid"]), int(note["started"]), str(note["boot"]))
+    except (KeyError, TypeError, ValueError):
         return None
+
+
+def drains_queue(home: Path) -> bool:
+    """Whether the daemon that runs, or ran last, drains the queue."""
+    return bool(_who_runs(home).get("queue"))
+
+
+def _who_runs(home: Path) -> dict[str, Any]:
+    try:
+        note = json.loads((home / "scheduler.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
 def start(home: Path, *, wait_seconds: float = 10.0) -> Process:
@@ -223,7 +295,7 @@ def start(home: Path, *, wait_seconds: float = 10.0) -> Process:
     (home / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
     with (home / "logs" / "scheduler.out").open("ab") as output:
         child = subprocess.Popen(
-            [sys.executable, str(config.ROOT / "scheduler.py"), "--daemon"],
+            [sys.executable, str(config.ROOT / "scheduler.py"), "--daemon", "--queue-daemon"],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

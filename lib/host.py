@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
+import math
 import os
+import select
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lib.errors import Busy, NotFound
@@ -27,16 +30,30 @@ def process(pid: int) -> Process | None:
         return None if Path("/proc/self/stat").exists() else _process_without_proc(pid)
     # The command stands in brackets and may hold spaces and brackets: what follows the last one is regular.
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else Process(pid, int(fields[19]))
+    return None if fields[0] in "ZX" else Process(pid, int(fields[19]), boot_id())
 
 
 def _process_without_proc(pid: int) -> Process | None:
     import psutil  # noqa: PLC0415 - only where there is no /proc (macOS)
 
     try:
-        return Process(pid, int(psutil.Process(pid).create_time() * 1000))
+        return Process(pid, int(psutil.Process(pid).create_time() * 1000), boot_id())
     except psutil.NoSuchProcess:
         return None
+
+
+def ended(pid: int) -> Process:
+    """A process that has ended before anybody could look at it; it is never alive."""
+    return Process(pid, 0, boot_id())
+
+
+@functools.cache
+def boot_id() -> str:
+    """Names this boot of the machine; "" where the system has no name for it (a start time is absolute there)."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return ""
 
 
 def is_below(pid: int, ancestor: int) -> bool:
@@ -67,6 +84,64 @@ def _parent(pid: int) -> int:
 def is_alive(known: Process | None) -> bool:
     """Whether exactly this process still runs (a later one with the same pid is another)."""
     return known is not None and process(known.pid) == known
+
+
+class Watch:
+    """Waits for a pipe and for the end of processes at once, without looking around meanwhile.
+
+    Where the kernel has no descriptors of processes (macOS), their end is not waited for.
+    """
+
+    def __init__(self) -> None:
+        self._descriptors: dict[Process, int] = {}
+        self._poll = select.poll()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.follow([])
+
+    def follow(self, processes: Iterable[Process]) -> None:
+        """Wait for the end of these processes, and of no others."""
+        wanted = set(processes)
+        for gone in self._descriptors.keys() - wanted:
+            self._forget(gone)
+        for new in wanted - self._descriptors.keys():
+            if hasattr(os, "pidfd_open") and is_alive(new):
+                with contextlib.suppress(OSError):  # it has ended since the look, or there are too many
+                    self._descriptors[new] = os.pidfd_open(new.pid)
+                    self._poll.register(self._descriptors[new], select.POLLIN)
+
+    def wait(self, pipe: int, seconds: float) -> bool:
+        """Wait until the pipe is written to, a process has ended, or the time is over. Returns False for the last."""
+        self._poll.register(pipe, select.POLLIN)
+        ready = {descriptor for descriptor, _ in self._poll.poll(math.ceil(seconds * 1000))}
+        if pipe in ready:
+            os.read(pipe, 4096)
+        for ended in [process for process, descriptor in self._descriptors.items() if descriptor in ready]:
+            self._forget(ended)
+        return bool(ready)
+
+    def _forget(self, process: Process) -> None:
+        descriptor = self._descriptors.pop(process)
+        self._poll.unregister(descriptor)
+        os.close(descriptor)
+
+
+def tell_systemd(state: str) -> None:
+    """Tell the service manager how a service of Type=notify is (sd_notify(3)); nothing where none asks."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    import socket  # noqa: PLC0415 - 4 ms, and only a service needs it
+
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
+        contextlib.suppress(OSError),
+    ):
+        # An address that begins with @ is abstract: no file.
+        channel.sendto(state.encode(), f"\0{address[1:]}" if address.startswith("@") else address)
 
 
 def working_folder() -> Path:

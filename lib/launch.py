@@ -36,7 +36,6 @@ from lib.models import (
     MessageStatus,
     Orchestration,
     OrchestrationStatus,
-    Process,
 )
 from lib.tmux import Tmux
 
@@ -51,7 +50,7 @@ def launch(
     db: sqlite3.Connection, stage: planning.Stage, decided: planning.Plan, *, progress: Progress
 ) -> Orchestration:
     """Start a team: recorded first, then brought about. Returns when every agent has acknowledged its briefing."""
-    installation = _preflight(stage, decided.orchestration)
+    installation = preflight(stage, decided.orchestration)
     planning.record(db, stage, decided)
     return bring_about(db, stage, decided.orchestration.id, installation, progress=progress)
 
@@ -65,10 +64,11 @@ def resume(db: sqlite3.Connection, stage: planning.Stage, project: Path, *, prog
             f"{project} has no orchestration to resume" + (f": the last one is {ended.status}" if ended else ""),
             hint=f"auto_orchestrate.py --project {project} --spec SPEC",
         )
-    return bring_about(db, stage, found.id, _preflight(stage, found), progress=progress)
+    return bring_about(db, stage, found.id, preflight(stage, found), progress=progress)
 
 
-def _preflight(stage: planning.Stage, found: Orchestration) -> claude.Installation:
+def preflight(stage: planning.Stage, found: Orchestration) -> claude.Installation:
+    """Look whether the agents of an orchestration would start. Raises `Unavailable` with the one thing to do."""
     # Agents work in worktrees of the repository: what counts for them is the trust in its first checkout.
     repository = worktrees.main_worktree(found.project)
     return claude.preflight(stage.settings, found.program, home=stage.home, project=repository)
@@ -237,7 +237,7 @@ def _ensure_process(
         replace=_own_pane(stage.tmux, agent),
     )
     # A process that has ended already is recorded all the same: waiting for it will say how it ended.
-    process = host.process(pid) or Process(pid, 0)
+    process = host.process(pid) or host.ended(pid)
     return agents.started(db, agent.id, pane_id=pane_id, process=process), True
 
 

@@ -66,6 +66,49 @@ class CheckInStatus(StrEnum):
     DEAD = "dead"
 
 
+class EntryStatus(StrEnum):
+    """Of a spec in the queue; `failed` waits for its next attempt, `abandoned` has had its last."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+    CANCELLED = "cancelled"
+
+
+#: Statuses of an entry that has still something to do.
+UNFINISHED = (EntryStatus.QUEUED, EntryStatus.RUNNING, EntryStatus.FAILED)
+
+
+class AttemptOutcome(StrEnum):
+    """How an attempt ended; `deferred` is no failure: what it needs was not to be had."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DEFERRED = "deferred"
+
+
+class NoticeStatus(StrEnum):
+    QUEUED = "queued"
+    SENT = "sent"
+    FAILED = "failed"
+    DROPPED = "dropped"
+
+
+#: What notices tell of, in the words by which a person chooses (setting `notify.events`).
+NOTICE_KINDS = ("completed", "failed", "needs_attention", "stuck", "abandoned", "batch")
+
+
+class CatchUp(StrEnum):
+    """What becomes of a recurring check-in's occurrences that were missed."""
+
+    ONCE = "once"
+    SKIP = "skip"
+    ALL = "all"
+
+
 class AuthorizationStatus(StrEnum):
     PENDING = "pending"
     GRANTED = "granted"
@@ -97,16 +140,18 @@ class Process:
     """A process that cannot be mistaken for a later one with the same pid.
 
     `started` is what the kernel says of its start: on Linux field 22 of /proc/PID/stat
-    (clock ticks since boot), elsewhere the start time in milliseconds.
+    (clock ticks since boot), elsewhere the start time in milliseconds. `boot` names the boot that
+    those ticks count from.
     """
 
     pid: int
     started: int
+    boot: str
 
 
 @dataclass(frozen=True)
 class Orchestration:
-    """One team that works one spec in one project."""
+    """One team that works one spec in one project; `unattended` when the queue has started it, and no person."""
 
     id: str
     project: Path
@@ -120,6 +165,7 @@ class Orchestration:
     starting_branch: str | None
     starting_commit: str
     messages_per_minute: int
+    unattended: bool
     outcome: str | None
     created_at: int
     updated_at: int
@@ -186,18 +232,93 @@ class Message:
 
 @dataclass(frozen=True)
 class CheckIn:
-    """A note that becomes a message at `due_at` (UTC milliseconds); recurring when it has an interval."""
+    """A note that becomes a message at `due_at` (UTC milliseconds); recurring when it has an interval or a cron line.
+
+    `planned_at` is its place on the grid, `due_at` that and the jitter. With `if_changed` it is told only when the
+    agent has something new since `seen`.
+    """
 
     id: int
     agent_id: int
     target: str
     note: str
+    planned_at: int
     due_at: int
     interval_minutes: int | None
+    cron: str | None
+    catch_up: CatchUp
+    deadline_minutes: int | None
+    jitter_seconds: int
+    if_changed: bool
+    seen: str | None
     status: CheckInStatus
     attempts: int
     reason: str | None
     fired_at: int | None
+
+
+@dataclass(frozen=True)
+class QueueEntry:
+    """A spec that waits to become an orchestration. Times are UTC milliseconds.
+
+    `spec_text` is what was there when it was added: the file may change or go meanwhile. `options` are those of a
+    launch (roles, team_type, size, plan, agent). `failures` counts since it was added or last retried by hand.
+    """
+
+    id: int
+    batch_id: int
+    spec_path: Path
+    spec_text: str
+    project: Path
+    options: dict[str, object]
+    tags: tuple[str, ...]
+    priority: int
+    budget_minutes: int | None
+    status: EntryStatus
+    failures: int
+    not_before: int
+    reason: str | None
+    added_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of an entry. `spec_path` is the enhanced spec, None for the original.
+
+    `active_ms` is what counts against the budget. `closed_at` is when its team's processes were ended.
+    """
+
+    entry_id: int
+    number: int
+    orchestration_id: str | None
+    spec_path: Path | None
+    research: str | None
+    launches: int
+    active_ms: int
+    counted_at: int
+    over_budget: bool
+    started_at: int
+    ended_at: int | None
+    closed_at: int | None
+    outcome: AttemptOutcome | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that a person should hear of outside of the terminal; `kind` is what they can choose by."""
+
+    id: int
+    kind: str
+    title: str
+    body: str
+    status: NoticeStatus
+    attempts: int
+    not_before: int
+    reason: str | None
+    queued_at: int
+    sent_at: int | None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from lib import authorizations, checkins, messages
+from lib import authorizations, checkins, messages, notices
 from lib.errors import Busy, NotFound, OrchestratorError
 from lib.models import LIVE, Agent, Orchestration, OrchestrationStatus, Program
 from lib.store import record, writing
@@ -28,12 +28,12 @@ def add(db: sqlite3.Connection, new: Orchestration) -> None:
     try:
         db.execute(
             "INSERT INTO orchestrations (id, project, session, spec_path, spec_title, spec_text, status, program,"
-            " config_dir, starting_branch, starting_commit, messages_per_minute, created_at, updated_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " config_dir, starting_branch, starting_commit, messages_per_minute, unattended, created_at, updated_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(new.id, str(new.project), new.session, str(new.spec_path), new.spec_title, new.spec_text),
                 *(new.status, new.program, str(new.config_dir), new.starting_branch, new.starting_commit),
-                *(new.messages_per_minute, new.created_at, new.updated_at),
+                *(new.messages_per_minute, new.unattended, new.created_at, new.updated_at),
             ),
         )
     except sqlite3.IntegrityError:
@@ -121,12 +121,13 @@ def set_status(
 ) -> None:
     """Move an orchestration to a status; one that ends takes its check-ins, requests and messages with it.
 
-    One that has ended stays as it ended: a team can complete before its launch has returned.
+    One that has ended stays as it ended: a team can complete before its launch has returned. What a person should
+    hear of becomes a notice; how an unattended one ended is the queue's to tell.
     """
     ended = ", ".join("?" * len(ENDED))
     with writing(db):
         changed = db.execute(
-            "UPDATE orchestrations SET status = ?, outcome = coalesce(?, outcome), updated_at = ?"
+            "UPDATE orchestrations SET status = ?, outcome = ?, updated_at = ?"
             f" WHERE id = ? AND status != ? AND status NOT IN ({ended})",
             (status, outcome, now, orchestration_id, status, *ENDED),
         ).rowcount
@@ -137,6 +138,16 @@ def set_status(
             authorizations.expire_all(db, orchestration_id, now=now)
             messages.cancel_pending(db, orchestration_id, f"the orchestration is {status}")
         record(db, f"orchestration.{status}", now=now, orchestration=orchestration_id, outcome=outcome)
+        _tell_person(db, get(db, orchestration_id), now)
+
+
+def _tell_person(db: sqlite3.Connection, found: Orchestration, now: int) -> None:
+    told = [OrchestrationStatus.NEEDS_ATTENTION]
+    if not found.unattended:
+        told += [OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED]
+    if found.status in told:
+        title = f"{found.session}: {found.status.replace('_', ' ')}"
+        notices.tell(db, found.status, title, found.outcome or found.spec_title, now=now)
 
 
 def _orchestration(row: sqlite3.Row) -> Orchestration:
@@ -153,6 +164,7 @@ def _orchestration(row: sqlite3.Row) -> Orchestration:
         starting_branch=row["starting_branch"],
         starting_commit=row["starting_commit"],
         messages_per_minute=row["messages_per_minute"],
+        unattended=bool(row["unattended"]),
         outcome=row["outcome"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],

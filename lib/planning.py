@@ -59,10 +59,14 @@ def decide(
     team_type: str | None = None,
     size: str | None = None,
     team_plan: str | None = None,
+    spec: specs.Spec | None = None,
 ) -> Plan:
-    """Decide everything about a launch; changes nothing. Raises what would stop the launch."""
+    """Decide everything about a launch; changes nothing. Raises what would stop the launch.
+
+    `spec` is what `spec_path` held when it was read; without it the file is read now.
+    """
     _check_names(project, spec_path.resolve())
-    spec = read_spec(spec_path)
+    spec = spec or read_spec(spec_path)
     known_roles = list(templates.roles())
     _check_settings(stage.settings, known_roles)
     team = teams.choose(
@@ -93,6 +97,7 @@ def decide(
         starting_branch=start.branch,
         starting_commit=start.commit,
         messages_per_minute=stage.settings.messages_per_minute,
+        unattended=False,
         outcome=None,
         created_at=now,
         updated_at=now,

@@ -101,6 +101,28 @@ def complete(
     return Report(work.head, shown, message, tuple(notices), is_new=True)
 
 
+def fail(db: sqlite3.Connection, agent: Agent, reason: str, *, caller: Agent | None, now: int) -> Orchestration:
+    """Record that the whole cannot be done, which the Orchestrator alone can say, or a person for it.
+
+    It needs no commit, and ends the orchestration as failed. Raises `OrchestratorError` for another role, or when the
+    orchestration is over in another way.
+    """
+    if agent.role != ORCHESTRATOR or (caller is not None and caller.id != agent.id):
+        raise OrchestratorError(
+            "only the orchestrator can say that the whole has failed",
+            hint=f'send-claude-message.sh {agent.session}:{ORCHESTRATOR} "what stands in the way"',
+        )
+    reason = cleaning.clean(reason).strip()
+    if not reason:
+        raise Usage("the report says nothing: say in a sentence why it cannot be done")
+    with writing(db):
+        found = orchestrations.of_agent(db, agent)
+        if found.status is not OrchestrationStatus.FAILED:
+            orchestrations.check_runs(found)
+            orchestrations.set_status(db, found.id, OrchestrationStatus.FAILED, now=now, outcome=reason)
+    return orchestrations.get(db, found.id)
+
+
 def _evidence(agent: Agent, found: Orchestration) -> worktrees.Work:
     work = worktrees.work_since(agent.worktree, found.starting_commit, agent.branch)
     if not work.commits:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lib import agents, checkins, cleaning, daemon, host, store
+from lib import agents, checkins, cleaning, daemon, host, queueing, store
 from lib.cli import Output
 from lib.errors import NotFound, Usage
 from lib.models import CheckIn, CheckInStatus
@@ -15,10 +16,68 @@ from lib.teams import ORCHESTRATOR
 from lib.tmux import Tmux
 
 
-def run_daemon(output: Output, home: Path) -> None:
+@dataclass(frozen=True)
+class Request:
+    """The options of scheduler.py: one thing to do, with what belongs to it."""
+
+    action: str | None = None
+    daemon: bool = False
+    queue_daemon: bool = False
+    remove: int | None = None
+    queue_status: int | None = None
+    queue_cancel: int | None = None
+    queue_retry: int | None = None
+    queue_run: int | None = None
+    recurring: bool = False
+    cron: str | None = None
+    catch_up: str | None = None
+    deadline: int | None = None
+    jitter: int = 0
+    if_changed: bool = False
+    again: bool = False
+    priority: int = 0
+    budget: int | None = None
+    words: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, options: Mapping[str, object]) -> Request:
+        return cls(**options)  # type: ignore[arg-type]  # click has checked the types
+
+
+#: The flags that name an entry or a check-in, and take no words.
+_BY_ID = ("remove", "queue_status", "queue_cancel", "queue_retry", "queue_run")
+_WITH_WORDS = ("add", "add-note", "queue-add")
+
+
+def do(output: Output, home: Path, request: Request) -> None:
+    """Do the one thing that is asked. Raises `Usage` when it is none, or several."""
+    ids = {name: number for name in _BY_ID if (number := getattr(request, name)) is not None}
+    asked = [*ids, *([request.action] if request.action else [])]
+    asked += ["daemon"] if request.daemon or request.queue_daemon else []
+    if len(asked) != 1:
+        raise Usage("name one thing to do", hint="scheduler.py --help")
+    if request.words and asked[0] not in _WITH_WORDS:
+        raise Usage(f"unexpected words: {' '.join(request.words)}", hint="scheduler.py --help")
+    if ids:
+        _BY_ID_DO[asked[0]](output, home, ids[asked[0]])
+        return
+    match asked[0]:
+        case "daemon":
+            run_daemon(output, home, queue=request.queue_daemon)
+        case "add":
+            add(output, home, request.words, recurring=request.recurring)
+        case "add-note":
+            add_note(output, home, request.words, recurring=request.recurring)
+        case "queue-add":
+            queueing.add(output, home, request.words, request.again, request.priority, request.budget)
+        case action:
+            _ACTIONS[action](output, home)
+
+
+def run_daemon(output: Output, home: Path, *, queue: bool) -> None:
     """Beat until SIGTERM or Ctrl-C."""
     output.say(f"the scheduler runs; its log is {home / 'logs' / 'scheduler.log'}")
-    daemon.run(home, Tmux.from_environment())
+    daemon.run(home, Tmux.from_environment(), queue=queue)
 
 
 def run_once(output: Output, home: Path) -> None:
@@ -114,3 +173,21 @@ def remove(output: Output, home: Path, check_in_id: int) -> None:
     """Cancel a check-in."""
     gone = checkins.remove(store.connect(home), check_in_id, now=host.now_ms())
     output.answer(f"removed check-in {gone.id} for {gone.target}", vars(gone))
+
+
+_ACTIONS: Mapping[str, Callable[[Output, Path], None]] = {
+    "once": run_once,
+    "status": show_status,
+    "stop": stop_daemon,
+    "list": show_list,
+    "queue-list": queueing.show_list,
+    "queue-pause": lambda output, home: queueing.set_paused(output, home, True),
+    "queue-resume": lambda output, home: queueing.set_paused(output, home, False),
+}
+_BY_ID_DO: Mapping[str, Callable[[Output, Path, int], None]] = {
+    "remove": remove,
+    "queue_status": queueing.show_entry,
+    "queue_cancel": queueing.cancel,
+    "queue_retry": queueing.retry,
+    "queue_run": queueing.run_entry,
+}

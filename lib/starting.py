@@ -46,10 +46,10 @@ def _launch(output: Output, home: Path, cwd: Path, request: Request) -> None:
         raise Usage("name a spec with --spec", hint="try it without one: auto_orchestrate.py --demo")
     if len(request.specs) > 1:
         raise Usage("one --spec at a time: a launch works one spec")
-    spec_path = _path(cwd, request.specs[0]).absolute()
+    spec_path = path_of(cwd, request.specs[0]).absolute()
     if not spec_path.exists():
         raise NotFound(f"no spec at {spec_path}")
-    project = _project(cwd, request.project) if request.project else worktrees.project_root(spec_path)
+    project = project_of(cwd, request.project) if request.project else worktrees.project_root(spec_path)
     settings = config.load()
     program = Program(request.agent) if request.agent else settings.agent
     tmux = Tmux.from_environment()
@@ -97,7 +97,7 @@ def start_team(output: Output, stage: planning.Stage, decided: planning.Plan) ->
 def _resume(output: Output, home: Path, cwd: Path, request: Request) -> None:
     if request.specs:
         raise Usage("--resume goes on with the recorded spec; leave --spec out")
-    project = _project(cwd, request.project) if request.project else worktrees.project_root(cwd)
+    project = project_of(cwd, request.project) if request.project else worktrees.project_root(cwd)
     if request.status_only:
         _show(output, home, project)
         return
@@ -129,16 +129,17 @@ def _show(output: Output, home: Path, project: Path) -> None:
     output.answer(status.as_text([one], now=host.now_ms()), status.as_data([one])[0])
 
 
-def _project(cwd: Path, named: str) -> Path:
+def project_of(cwd: Path, named: str) -> Path:
     """The repository that --project names: a path, or a folder of PROJECTS_DIR."""
-    path = _path(cwd, named)
+    path = path_of(cwd, named)
     projects = config.projects_dir()
     if not path.exists() and "/" not in named and projects and (projects / named).exists():
         path = projects / named
     return worktrees.project_root(path)
 
 
-def _path(cwd: Path, named: str) -> Path:
+def path_of(cwd: Path, named: str) -> Path:
+    """A path as a person writes it, seen from `cwd`. Raises `NotFound` for the home of an unknown user."""
     try:
         return cwd / Path(named).expanduser()
     except RuntimeError:  # pathlib's word for ~somebody who is not known here

@@ -38,12 +38,9 @@ def stop(
     found = orchestrations.get(db, orchestration_id)
     if found.status in LIVE:
         orchestrations.set_status(db, found.id, OrchestrationStatus.STOPPED, now=now)
-    team = agents.of_orchestration(db, found.id)
-    if tmux.orchestration_of(found.session) == found.id:
-        tmux.kill_session(found.session)
-    _end([agent.process for agent in team if agent.process])
+    end_processes(db, tmux, found)
     leftovers = []
-    for agent in team:
+    for agent in agents.of_orchestration(db, found.id):
         if not agent.worktree.exists():
             continue
         work = worktrees.work_since(agent.worktree, found.starting_commit, agent.branch)
@@ -51,6 +48,13 @@ def stop(
         unmerged = worktrees.unmerged_commits(found.project, agent.branch, into)
         leftovers.append(Leftover(agent.role, str(agent.worktree), agent.branch, unmerged, work.dirty))
     return orchestrations.get(db, found.id), leftovers
+
+
+def end_processes(db: sqlite3.Connection, tmux: Tmux, found: Orchestration) -> None:
+    """End the session that bears an orchestration's mark, and the processes that were recorded for its agents."""
+    if tmux.orchestration_of(found.session) == found.id:
+        tmux.kill_session(found.session)
+    _end([agent.process for agent in agents.of_orchestration(db, found.id) if agent.process])
 
 
 def _end(processes: list[Process]) -> None:

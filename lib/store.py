@@ -26,6 +26,7 @@ CREATE TABLE orchestrations (
     starting_branch TEXT,
     starting_commit TEXT NOT NULL,
     messages_per_minute INTEGER NOT NULL CHECK (messages_per_minute > 0),
+    unattended INTEGER NOT NULL CHECK (unattended IN (0, 1)), -- started by the queue
     outcome TEXT,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL
@@ -49,8 +50,9 @@ CREATE TABLE agents (
     epoch INTEGER NOT NULL DEFAULT 0,
     pane_id TEXT,
     pane_pid INTEGER,
-    pid INTEGER,
+    pid INTEGER, -- the three of a process, all or none
     started INTEGER,
+    boot TEXT,
     last_hook TEXT,
     last_hook_at INTEGER,
     UNIQUE (orchestration_id, role),
@@ -86,16 +88,24 @@ CREATE TABLE check_ins (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     agent_id INTEGER NOT NULL REFERENCES agents (id),
     note TEXT NOT NULL,
-    due_at INTEGER NOT NULL,
+    planned_at INTEGER NOT NULL, -- on its grid
+    due_at INTEGER NOT NULL, -- that and the jitter
     interval_minutes INTEGER CHECK (interval_minutes > 0),
+    cron TEXT,
+    catch_up TEXT NOT NULL CHECK (catch_up IN ('once', 'skip', 'all')),
+    deadline_minutes INTEGER CHECK (deadline_minutes > 0),
+    jitter_seconds INTEGER NOT NULL CHECK (jitter_seconds >= 0),
+    if_changed INTEGER NOT NULL CHECK (if_changed IN (0, 1)),
+    seen TEXT, -- what there was when it was last told, as news.py counts it
     status TEXT NOT NULL CHECK (status IN ('scheduled', 'fired', 'cancelled', 'dead')),
     attempts INTEGER NOT NULL DEFAULT 0,
     reason TEXT,
-    fired_at INTEGER
+    fired_at INTEGER,
+    CHECK (interval_minutes IS NULL OR cron IS NULL)
 ) STRICT;
 CREATE INDEX due_check_ins ON check_ins (due_at) WHERE status = 'scheduled';
 CREATE UNIQUE INDEX one_recurring_check_in ON check_ins (agent_id)
-    WHERE status = 'scheduled' AND interval_minutes IS NOT NULL;
+    WHERE status = 'scheduled' AND (interval_minutes IS NOT NULL OR cron IS NOT NULL);
 
 CREATE TABLE reports (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -140,6 +150,75 @@ CREATE TABLE authorizations (
 CREATE INDEX due_authorizations ON authorizations (due_at) WHERE status IN ('pending', 'escalated');
 CREATE UNIQUE INDEX one_open_request ON authorizations (requester_id, target_id, what)
     WHERE status IN ('pending', 'escalated');
+
+CREATE TABLE batches (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    created_at INTEGER NOT NULL,
+    summarized_at INTEGER -- when it was told that all of it is over
+) STRICT;
+
+CREATE TABLE queue_entries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    batch_id INTEGER NOT NULL REFERENCES batches (id),
+    spec_path TEXT NOT NULL,
+    spec_text TEXT NOT NULL,
+    project TEXT NOT NULL,
+    options TEXT NOT NULL, -- JSON, as a launch takes them
+    tags TEXT NOT NULL, -- JSON
+    priority INTEGER NOT NULL,
+    budget_minutes INTEGER CHECK (budget_minutes > 0),
+    status TEXT NOT NULL CHECK (status IN
+        ('queued', 'running', 'succeeded', 'failed', 'abandoned', 'cancelled')),
+    failures INTEGER NOT NULL DEFAULT 0,
+    not_before INTEGER NOT NULL,
+    reason TEXT,
+    added_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX one_running_per_project ON queue_entries (project) WHERE status = 'running';
+CREATE INDEX unfinished_entries ON queue_entries (priority DESC, id) WHERE status IN ('queued', 'running', 'failed');
+CREATE INDEX entries_of_batch ON queue_entries (batch_id);
+
+CREATE TABLE attempts (
+    entry_id INTEGER NOT NULL REFERENCES queue_entries (id),
+    number INTEGER NOT NULL CHECK (number > 0),
+    orchestration_id TEXT UNIQUE REFERENCES orchestrations (id), -- NULL until it is recorded
+    spec_path TEXT, -- the enhanced spec; NULL for the original
+    research TEXT, -- JSON: what was found out about the failures before, or why nothing was
+    launches INTEGER NOT NULL DEFAULT 0, -- how often its launch was begun
+    active_ms INTEGER NOT NULL DEFAULT 0,
+    counted_at INTEGER NOT NULL, -- until when active_ms counts
+    over_budget INTEGER NOT NULL DEFAULT 0 CHECK (over_budget IN (0, 1)),
+    started_at INTEGER NOT NULL,
+    ended_at INTEGER,
+    closed_at INTEGER, -- when its team's processes were ended
+    outcome TEXT CHECK (outcome IN ('succeeded', 'failed', 'cancelled', 'deferred')),
+    reason TEXT,
+    PRIMARY KEY (entry_id, number),
+    CHECK ((ended_at IS NULL) = (outcome IS NULL))
+) STRICT;
+CREATE UNIQUE INDEX one_open_attempt ON attempts (entry_id) WHERE outcome IS NULL;
+
+CREATE TABLE queue_switch (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    paused_at INTEGER -- NULL when the queue drains
+) STRICT;
+INSERT INTO queue_switch (id) VALUES (1);
+
+CREATE TABLE notices (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    title TEXT NOT NULL,
+    body TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('queued', 'sent', 'failed', 'dropped')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    not_before INTEGER NOT NULL,
+    reason TEXT,
+    queued_at INTEGER NOT NULL,
+    sent_at INTEGER
+) STRICT;
+CREATE INDEX due_notices ON notices (not_before) WHERE status = 'queued';
+CREATE INDEX sent_notices ON notices (sent_at) WHERE status = 'sent';
 
 CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -126,6 +126,16 @@ class Tmux:
             return False
         return True
 
+    def is_attached(self, session: str) -> bool:
+        """Whether somebody looks at a session now; False as well when there is none of that name."""
+        try:
+            return self.run("display-message", "-p", "-t", f"={session}:", "#{session_attached}").strip() not in (
+                "",
+                "0",
+            )
+        except NotFound:
+            return False
+
     def look(self, pane: str) -> Look:
         """Liveness and visible screen of a pane in one tmux call. Raises `NotFound`."""
         output = self.run(

@@ -7,7 +7,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from lib import agents, orchestrations, store
+from lib import agents, daemon, orchestrations, store
+from lib.config import Settings
+from lib.errands import Errands
 from lib.models import Agent, Orchestration, OrchestrationStatus, Program
 
 
@@ -35,6 +37,11 @@ def an_agent(**changed: Any) -> Agent:
     return Agent(**values | changed)
 
 
+def a_life(home: Path) -> daemon.Life:
+    """A daemon's life with the default settings."""
+    return daemon.Life(Settings(), Errands(home))
+
+
 def a_team(
     db: sqlite3.Connection, *roles: str, name: str = "webapp", home: Path = Path("/nowhere"), per_minute: int = 1000
 ) -> list[Agent]:
@@ -52,6 +59,7 @@ def a_team(
         starting_branch="main",
         starting_commit="0" * 40,
         messages_per_minute=per_minute,
+        unattended=False,
         outcome=None,
         created_at=0,
         updated_at=0,

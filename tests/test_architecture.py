@@ -20,17 +20,19 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"words": ("", "errors", "models")},
     {
         "outside": ("config", "store", "tmux", "worktrees", "claude", "host", "templates"),
-        "judgement": ("specs", "teams", "screens", "framing", "cleaning", "routing"),
+        "judgement": ("specs", "teams", "screens", "framing", "cleaning", "routing", "retries"),
     },
     {
         "work": (
             *("agents", "messages", "signals", "composer", "delivery", "checkins", "orchestrations", "reports"),
             *("dependencies", "authorizations", "hub", "planning", "launch", "stopping", "status", "history", "daemon"),
+            *("notices", "errands", "keeping"),
+            *("queue", "queue.entries", "queue.draining", "queue.evidence", "queue.research"),
         )
     },
     {
         "front": (
-            *("cli", "scheduling", "starting", "progress", "demo", "hook", "mcp_server"),
+            *("cli", "scheduling", "queueing", "starting", "progress", "demo", "hook", "mcp_server"),
             *("control", "control.desk", "control.hub", "control.mail", "control.progress", "control.team"),
             # A program of its own, which only the agents' windows start: it knows nothing of the rooms.
             *("rehearsal", "rehearsal.__main__", "rehearsal.agent", "rehearsal.hooks", "rehearsal.play"),
@@ -53,6 +55,11 @@ OWNERS = {
     "reports": "reports",
     "dependencies": "dependencies",
     "authorizations": "authorizations",
+    "batches": "queue.entries",
+    "queue_entries": "queue.entries",
+    "attempts": "queue.entries",
+    "queue_switch": "queue.entries",
+    "notices": "notices",
     "events": "store",
 }
 #: Reading across the fence, with the reason.

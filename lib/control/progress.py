@@ -27,6 +27,7 @@ _SESSION = "The team, when it cannot be told from where this runs."
     examples="""
     claude_control.py complete developer "Login endpoint and its tests are committed"
     claude_control.py complete tester "Every criterion has a test" --check "pytest -q"
+    claude_control.py complete orchestrator --failed "The API that the spec needs has been shut down"
     """,
     text_arguments=True,
 )
@@ -40,14 +41,26 @@ _SESSION = "The team, when it cannot be told from where this runs."
     metavar="SECONDS",
     help="How long the check may take (default 600).",
 )
+@click.option("--failed", is_flag=True, help="The orchestrator only: the whole cannot be done, and this is why.")
 @click.option("--session", metavar="SESSION", help=_SESSION)
 @cli.pass_output
 def complete(
-    output: Output, role: str, words: tuple[str, ...], check: str | None, check_seconds: float, session: str | None
+    output: Output,
+    role: str,
+    words: tuple[str, ...],
+    check: str | None,
+    check_seconds: float,
+    failed: bool,
+    session: str | None,
 ) -> None:
     """Report that a role's part is done; the Orchestrator's report completes the orchestration."""
     desk = caller()
     agent = _member(desk, role, session)
+    if failed:
+        if check is not None:
+            raise Usage("a failure needs no check: leave --check out")
+        _fail(desk, output, agent, message_text(words))
+        return
     made, text = report(desk, output, agent, message_text(words), check=check, check_seconds=check_seconds)
     found = orchestrations.of_agent(desk.db, agent)
     output.answer(
@@ -62,6 +75,14 @@ def complete(
             "new": made.is_new,
         },
     )
+
+
+def _fail(desk: Caller, output: Output, agent: Agent, reason: str) -> None:
+    from lib import reports  # noqa: PLC0415 - as in `report`
+
+    found = reports.fail(desk.db, agent, reason, caller=desk.agent, now=host.now_ms())
+    host.wake(desk.home)
+    output.answer(f"recorded: {found.session} has failed", {"session": found.session, "orchestration": found.status})
 
 
 def report(

@@ -22,6 +22,7 @@ _DIGEST = re.compile(r"\d+ messages have come faster")
 _DIGEST_PART = re.compile(r"^--- message (\d+) from (\S+)\n", re.MULTILINE)
 _FACT = re.compile(r"^(Spec|Worktree|Branch): (.+?)\s*$", re.MULTILINE)
 _MEMBER = re.compile(r"^- (\S+):([A-Za-z0-9_-]+) \(branch (\S+?)\)", re.MULTILINE)
+_FATE = re.compile(r"^rehearse: (fail|hold)(?:[ \t]+(.+?))?[ \t]*$", re.MULTILINE)
 _DIRECTIVE = re.compile(r"^rehearse: (busy|exit|ask|limit)(?:[ \t]+(\d+(?:\.\d+)?))?[ \t]*$", re.MULTILINE)
 _ITEM = re.compile(r"^( {0,3})(?:[-*+]|\d+[.)])\s+(.+)$")
 _HEADING = re.compile(r"^\s{0,3}#{1,6}\s|^[A-Z][A-Z0-9 _/-]{2,}:")
@@ -140,7 +141,14 @@ class Report:
     text: str
 
 
-Step = Say | Look | Write | Commit | Merge | Check | Tell | Report
+@dataclass(frozen=True)
+class GiveUp:
+    """Report through the door that the whole cannot be done."""
+
+    text: str
+
+
+Step = Say | Look | Write | Commit | Merge | Check | Tell | Report | GiveUp
 
 
 def read_messages(text: str) -> list[Incoming]:
@@ -265,7 +273,7 @@ def plan(facts: Facts, message: Incoming, read_spec: Callable[[], str]) -> list[
         return [_noted(message)]
     match facts.role:
         case "orchestrator":
-            return _orchestrate(facts, message)
+            return _orchestrate(facts, message, read_spec)
         case "developer" if author := facts.member("orchestrator"):
             return _after(author, facts, message) or _develop(facts, read_spec())
         case "developer":
@@ -335,7 +343,12 @@ def _take_a_note(facts: Facts) -> list[Step]:
     return [*steps, Write(path, note), Commit(f"note of the {facts.role}", (path,)), _report(facts)]
 
 
-def _orchestrate(facts: Facts, message: Incoming) -> list[Step]:
+def _orchestrate(facts: Facts, message: Incoming, read_spec: Callable[[], str]) -> list[Step]:
+    # A line of the spec decides how its rehearsal ends: `rehearse: fail REASON`, or never: `rehearse: hold`.
+    if is_briefing(message) and (fate := _FATE.search(read_spec())):
+        if fate[1] == "hold":
+            return [Say("A team that waits.")]
+        return [GiveUp(fate[2] or "the rehearsal was to fail")]
     if not facts.others:
         return _take_a_note(facts) if is_briefing(message) else [_noted(message)]
     missing = [member.role for member in facts.others if member.role not in facts.reported]

@@ -59,10 +59,16 @@ class Hands:
                 said = self._filled(text)
                 self._door("send-claude-message.sh", target, said)
                 return f"Told {target}: {said}"
+            case play.GiveUp(text):
+                return self._give_up(text)
             case play.Report(text):
                 said = self._filled(text)
                 self._door("report-completion.sh", self._role, said)
                 return f"{play.REPORTED}: {said}"
+
+    def _give_up(self, reason: str) -> str:
+        self._door("report-completion.sh", self._role, "--failed", reason)
+        return f"{play.REPORTED}: failed: {reason}"
 
     def _look(self, worktree: str | None, branch: str) -> str:
         if worktree and Path(worktree).resolve() != self._cwd.resolve():

@@ -9,6 +9,7 @@ import pytest
 from lib import authorizations, daemon, messages, store
 from lib.authorizations import DEFAULT_MINUTES
 from lib.models import Authorization, AuthorizationStatus
+from tests.agents import a_life
 from tests.integration.still_team import StillTeam, still_team
 
 __all__ = ["still_team"]
@@ -222,6 +223,6 @@ class TestOnce:
     def test_the_loop_wakes_for_the_next_one(self, still_team: StillTeam) -> None:
         ask(still_team, "developer", "tester", minutes=1)
         db = store.connect(still_team.bench.home)
-        beat = daemon.Beat(db, still_team.bench.tmux, still_team.bench.home, START)
+        beat = daemon.Beat(db, still_team.bench.tmux, still_team.bench.home, START, a_life(still_team.bench.home))
         assert daemon._seconds_to_next(db, beat, START + 20_000) == pytest.approx(40)
         db.close()

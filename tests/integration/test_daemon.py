@@ -18,7 +18,7 @@ import pytest
 from lib import checkins, daemon, host, messages, signals, store
 from lib.errors import Busy, NotFound
 from lib.models import Agent, MessageKind, Process
-from tests.agents import a_team
+from tests.agents import a_life, a_team
 from tests.conftest import ROOT, Bench, wait_for
 
 Start = Callable[[], subprocess.Popen[bytes]]
@@ -226,9 +226,9 @@ class TestSteps:
     ) -> None:
         now = host.now_ms()
         checkins.add(db, agent.id, "due", minutes=1, now=now - 120_000)
-        failed = daemon.Beat(db, bench.tmux, bench.home, now, failed=True)
+        failed = daemon.Beat(db, bench.tmux, bench.home, now, a_life(bench.home), failed=True)
         assert daemon._seconds_to_next(db, failed, now) >= 1
-        fine = daemon.Beat(db, bench.tmux, bench.home, now)
+        fine = daemon.Beat(db, bench.tmux, bench.home, now, a_life(bench.home))
         assert daemon._seconds_to_next(db, fine, now) == 0
 
     def test_a_step_that_cannot_ask_tmux_leaves_the_messages_waiting(
@@ -284,4 +284,4 @@ def test_busy_names_nobody_while_one_is_just_starting(bench: Bench) -> None:
     with host.lock(bench.home / "scheduler.lock"), pytest.raises(Busy, match="just starting"):
         daemon.run(bench.home, bench.tmux)
     assert daemon.running(bench.home) is None
-    assert not host.is_alive(Process(os.getpid(), 1))
+    assert not host.is_alive(Process(os.getpid(), 1, host.boot_id()))

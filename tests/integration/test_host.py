@@ -53,7 +53,7 @@ class TestProcess:
     def test_no_process_is_not_alive(self) -> None:
         assert not host.is_alive(None)
         assert host.process(2**22 + 1) is None
-        assert not host.is_alive(Process(2**22 + 1, 1))
+        assert not host.is_alive(Process(2**22 + 1, 1, host.boot_id()))
 
     def test_one_that_has_ended_and_was_not_waited_for_is_not_alive(self) -> None:
         child = subprocess.Popen(["sleep", "60"])

@@ -444,7 +444,7 @@ class TestState:
         assert self.say(tmp_path, process, sessionId="c1", status=status, procStart=str(process.started)) is state
 
     def test_a_file_of_another_life_says_nothing(self, tmp_path: Path) -> None:
-        process = Process(4711, 100)
+        process = Process(4711, 100, "boot")
         assert claude.state(tmp_path, "c1", process) is AgentState.STARTING
         assert self.say(tmp_path, process, sessionId="c2", status="idle") is AgentState.STARTING
         assert self.say(tmp_path, process, sessionId="c1", status="idle", procStart="99") is AgentState.STARTING
@@ -455,4 +455,4 @@ class TestState:
     def test_a_file_in_the_writing_says_nothing(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "sessions").mkdir()
         (tmp_path / "sessions" / "4711.json").write_text(content)
-        assert claude.state(tmp_path, "c1", Process(4711, 100)) is AgentState.STARTING
+        assert claude.state(tmp_path, "c1", Process(4711, 100, "boot")) is AgentState.STARTING

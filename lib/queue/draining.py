@@ -1,0 +1,196 @@
+"""Draining the queue: the daemon's step, and the errand that brings one entry to a running team."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+from pathlib import Path
+
+from lib import agents, config, errands, host, launch, orchestrations, planning, specs, stopping, store, worktrees
+from lib.config import Settings
+from lib.errands import Errands
+from lib.errors import Busy, OrchestratorError, Unavailable
+from lib.models import (
+    AgentState,
+    Attempt,
+    AttemptOutcome,
+    EntryStatus,
+    Orchestration,
+    OrchestrationStatus,
+    Program,
+    QueueEntry,
+)
+from lib.queue import entries, evidence, research
+from lib.tmux import Tmux
+
+#: How far apart two counts of active time may lie; more is a sleep of the machine or a downtime.
+_LONGEST_COUNT_MS = 5 * entries.MINUTE_MS
+#: How exact the active time is kept.
+_COUNT_EVERY_MS = entries.MINUTE_MS
+
+
+def drain(
+    db: sqlite3.Connection, tmux: Tmux, home: Path, running: Errands, settings: Settings, *, now: int
+) -> list[int]:
+    """Settle what is over, close its windows, and start what may run. Returns when to look again."""
+    dues: list[int] = []
+    for attempt in entries.open_attempts(db):
+        _settle(db, tmux, home, attempt, settings, now)
+    for attempt in entries.open_attempts(db):
+        dues += _count(db, attempt, settings, now)
+    for attempt in entries.not_closed(db):
+        dues += _close(db, tmux, home, attempt, settings, now)
+    while entries.claim(db, now=now, max_concurrent=settings.queue.max_concurrent):
+        pass
+    for attempt in entries.open_attempts(db):
+        if attempt.orchestration_id is None:
+            _send(db, home, running, attempt, settings, now)
+    due = entries.next_due(db)
+    return [*dues, due] if due is not None and due > now else dues
+
+
+def errand(entry_id: int) -> str:
+    """The name of the errand that launches an entry."""
+    return f"queue-{entry_id}"
+
+
+def _settle(db: sqlite3.Connection, tmux: Tmux, home: Path, attempt: Attempt, settings: Settings, now: int) -> None:
+    if attempt.orchestration_id is None:
+        return
+    found = orchestrations.get(db, attempt.orchestration_id)
+    if found.status in orchestrations.ENDED:
+        if found.status is OrchestrationStatus.FAILED:  # its screens are the best witnesses, and go with its windows
+            evidence.keep_screens(db, tmux, home, attempt)
+        entries.settle(db, attempt, found, settings.queue, now=now)
+
+
+def _count(db: sqlite3.Connection, attempt: Attempt, settings: Settings, now: int) -> list[int]:
+    """Count the time that a team was at work; one that is over its budget needs attention, and goes on."""
+    entry = entries.get(db, attempt.entry_id)
+    budget = entry.budget_minutes or settings.queue.budget_minutes
+    if budget is None or attempt.orchestration_id is None or attempt.over_budget:
+        return []
+    found = orchestrations.get(db, attempt.orchestration_id)
+    if now - attempt.counted_at >= _COUNT_EVERY_MS or now < attempt.counted_at:
+        attempt = entries.count_time(db, attempt, active=_is_active(db, found), longest_ms=_LONGEST_COUNT_MS, now=now)
+    if attempt.active_ms >= budget * entries.MINUTE_MS and found.status is OrchestrationStatus.RUNNING:
+        with store.writing(db):
+            if entries.note_over_budget(db, attempt):
+                outcome = f"entry {entry.id} has worked for {budget} minutes, which is its budget; its team goes on"
+                orchestrations.set_status(db, found.id, OrchestrationStatus.NEEDS_ATTENTION, now=now, outcome=outcome)
+        return []
+    return [attempt.counted_at + _COUNT_EVERY_MS]
+
+
+def _is_active(db: sqlite3.Connection, found: Orchestration) -> bool:
+    """Whether a team's clock runs: it should run, somebody of it lives, and no usage limit holds it."""
+    if found.status is not OrchestrationStatus.RUNNING:
+        return False
+    states = {agents.state_of(agent) for agent in agents.of_orchestration(db, found.id)}
+    return AgentState.LIMITED not in states and states != {AgentState.GONE}
+
+
+def _close(db: sqlite3.Connection, tmux: Tmux, home: Path, attempt: Attempt, settings: Settings, now: int) -> list[int]:
+    """End the processes of a team that is over: at once when it has failed, otherwise after a while to look at it."""
+    assert attempt.orchestration_id and attempt.ended_at
+    linger = 0 if attempt.outcome is not AttemptOutcome.SUCCEEDED else settings.queue.linger_minutes
+    due = attempt.ended_at + round(linger * entries.MINUTE_MS)
+    if due > now:
+        return [due]
+    found = orchestrations.get(db, attempt.orchestration_id)
+    if tmux.is_attached(found.session) and tmux.orchestration_of(found.session) == found.id:
+        return [now + entries.MINUTE_MS]  # somebody looks at it
+    stopping.end_processes(db, tmux, found)
+    entries.close(db, attempt, now=now)
+    return []
+
+
+def _send(db: sqlite3.Connection, home: Path, running: Errands, attempt: Attempt, settings: Settings, now: int) -> None:
+    name = errand(attempt.entry_id)
+    if errands.is_at_work(home, name):
+        return
+    if attempt.launches >= entries.MOST_LAUNCHES:
+        said = errands.last_words(home, name)
+        reason = f"its launch has ended {attempt.launches} times without a word" + (
+            f"; the last was: {said}" if said else ""
+        )
+        entries.fail(db, attempt, reason, settings.queue, now=now)
+        return
+    running.start(name, "scheduler.py", "--queue-run", str(attempt.entry_id), "--quiet")
+
+
+# -- the errand --
+
+
+def run(home: Path, entry_id: int) -> Orchestration | None:
+    """Bring the open attempt of an entry to a running team: research, plan, record, launch.
+
+    What the entry lacks becomes the attempt's outcome; None when there is nothing to launch, or nothing came of it.
+    Raises `Busy` when another process is at it.
+    """
+    with errands.working(home, errand(entry_id)):
+        db = store.connect(home)
+        settings = config.load()
+        attempt = entries.open_attempt(db, entry_id)
+        if attempt is None or attempt.orchestration_id is not None:
+            return None
+        attempt = entries.begin_launch(db, attempt)
+        entry = entries.get(db, entry_id)
+        tmux = Tmux.from_environment()
+        stage = planning.Stage(home, tmux, settings)
+        try:
+            if attempt.number > 1 and attempt.research is None:
+                attempt = research.before_attempt(db, stage, entry, attempt, now=host.now_ms())
+            decided = _decide(db, stage, entry, attempt)
+            installation = launch.preflight(stage, decided.orchestration)
+            with store.writing(db):
+                planning.record(db, stage, decided)
+                entries.link(db, attempt, decided.orchestration.id, now=host.now_ms())
+        except (Busy, Unavailable) as error:
+            entries.defer(db, attempt, _in_words(error), now=host.now_ms())
+            return None
+        except OrchestratorError as error:
+            entries.fail(db, attempt, _in_words(error), settings.queue, now=host.now_ms())
+            return None
+        return launch.bring_about(db, stage, decided.orchestration.id, installation, progress=lambda role, what: None)
+
+
+def _decide(db: sqlite3.Connection, stage: planning.Stage, entry: QueueEntry, attempt: Attempt) -> planning.Plan:
+    stage.tmux.check()
+    project = worktrees.project_root(entry.project)
+    text = attempt.spec_path.read_text(encoding="utf-8") if attempt.spec_path else entry.spec_text
+    options = entry.options
+    program = Program(str(options["agent"])) if options.get("agent") else stage.settings.agent
+    decided = planning.decide(
+        db,
+        stage,
+        project=project,
+        spec_path=entry.spec_path,
+        spec=specs.parse(text.encode(), entry.spec_path),
+        program=program,
+        now=host.now_ms(),
+        roles=tuple(options.get("roles") or ()),  # type: ignore[arg-type]  # checked when it was added
+        team_type=_text(options.get("team_type")),
+        size=_text(options.get("size")),
+        team_plan=_text(options.get("plan")),
+    )
+    return dataclasses.replace(decided, orchestration=dataclasses.replace(decided.orchestration, unattended=True))
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _in_words(error: OrchestratorError) -> str:
+    return f"{error.sentence}; next: {error.hint}" if error.hint else error.sentence
+
+
+def status_of(db: sqlite3.Connection, entry: QueueEntry) -> str:
+    """An entry's status in words: one that runs may need attention."""
+    if entry.status is EntryStatus.RUNNING:
+        attempt = entries.open_attempt(db, entry.id)
+        if attempt and attempt.orchestration_id:
+            found = orchestrations.get(db, attempt.orchestration_id)
+            return str(found.status).replace("_", " ")
+        return "launching"
+    return str(entry.status)

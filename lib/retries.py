@@ -1,0 +1,33 @@
+"""When to try again: pure decisions about failures, by counts and times (UTC milliseconds)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MINUTE_MS = 60_000
+#: How much longer the pause is after each further failure of a spec.
+_TIMES_LONGER = 6
+
+#: A team that had to be started again so often within this time is in a crash loop.
+CRASH_LOOP_REVIVALS = 5
+CRASH_LOOP_MS = 15 * MINUTE_MS
+#: The pause before the first revival of a while, and before each further one.
+_REVIVAL_PAUSES_MS = (0, 5_000, 15_000, 45_000, 120_000)
+
+
+def next_attempt(failures: int, *, max_attempts: int, first_pause_minutes: float, now: int) -> int | None:
+    """When a spec that has failed so often is tried again; None when it has had its last attempt."""
+    if failures >= max_attempts:
+        return None
+    return now + int(first_pause_minutes * MINUTE_MS * _TIMES_LONGER ** max(0, failures - 1))
+
+
+def next_revival(revived_at: Sequence[int], *, now: int) -> int | None:
+    """When a team of which something has ended may be started again; None when it is in a crash loop.
+
+    `revived_at` are the times of its revivals. Those in the future, after the clock was set back, count as now.
+    """
+    recent = sorted(min(at, now) for at in revived_at if at > now - CRASH_LOOP_MS)
+    if len(recent) >= CRASH_LOOP_REVIVALS:
+        return None
+    return recent[-1] + _REVIVAL_PAUSES_MS[len(recent)] if recent else now
