@@ -65,13 +65,15 @@ EXIT_CODES = {
     ./test_integration.py TestFullOrchestration
     ./test_integration.py -v -k check_in
     ./test_integration.py --coverage
+    ./test_integration.py --long
     """
 )
 @click.argument("test_class", metavar="[CLASS]", required=False)
 @click.option("-k", "expression", metavar="EXPR", help="Run the tests whose names match, as pytest's -k.")
 @click.option("--coverage", is_flag=True, help="Tell which lines of lib/ no test runs.")
+@click.option("--long", "is_long", is_flag=True, help="Every point of what is sampled otherwise: half an hour.")
 @cli.pass_output
-def main(output: cli.Output, test_class: str | None, expression: str | None, coverage: bool) -> int:
+def main(output: cli.Output, test_class: str | None, expression: str | None, coverage: bool, is_long: bool) -> int:
     """Run the tests, all or those of one class. Installs nothing: ./setup.sh --dev does."""
     if test_class:
         check_class(test_class)
@@ -80,6 +82,7 @@ def main(output: cli.Output, test_class: str | None, expression: str | None, cov
     words = ["-n", str(max(2, (os.cpu_count() or 1) + 1)), "--dist", "worksteal"]
     words += ["-k", selection] if selection else []
     words += ["--cov=lib", "--cov-report=term-missing"] if coverage else []
+    words += ["--long"] if is_long else []
     words += ["-v"] if output.verbose else ["-q"] if output.quiet else []
     if not output.json:
         return run_pytest(words)

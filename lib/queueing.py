@@ -88,13 +88,13 @@ def _running_ms(attempt: Attempt, now: int) -> int:
 
 def _table(rows: Sequence[dict[str, object]]) -> str:
     """Lines that fit 100 columns; the reason stands below, where it has room."""
-    lines = [f"{'id':>4} {'batch':>5}  {'spec':28} {'project':18} {'state':15} {'retries':>7} {'age':>9} {'ran':>9}"]
+    lines = [f"{'id':>4} {'batch':>5}  {'spec':24} {'project':15} {'state':15} {'retries':>7} {'age':>11} {'ran':>11}"]
     for row in rows:
         ran = ago(int(str(row["running_ms"]))) if row["running_ms"] is not None else "-"
         lines.append(
-            f"{row['id']:>4} {row['batch']:>5}  {_short(Path(str(row['spec'])).name, 28):28}"
-            f" {_short(Path(str(row['project'])).name, 18):18} {_short(str(row['state']), 15):15} {row['retries']:>7}"
-            f" {ago(int(str(row['age_ms']))):>9} {ran:>9}"
+            f"{row['id']:>4} {row['batch']:>5}  {_short(Path(str(row['spec'])).name, 24):24}"
+            f" {_short(Path(str(row['project'])).name, 15):15} {_short(str(row['state']), 15):15} {row['retries']:>7}"
+            f" {ago(int(str(row['age_ms']))):>11} {ran:>11}"
         )
         if row["reason"]:
             first = str(row["reason"]).splitlines()[0]

@@ -23,9 +23,10 @@ ENTER, ESCAPE, CTRL_S = "\r", "\x1b", "\x13"
 #: Older servers lack `-e` of new-window and nested formats that the guards use.
 MINIMUM_VERSION = (3, 0)
 
-#: What tmux says when nobody listens on the socket; anything else is "could not look".
+#: What tmux says when nobody listens on the socket, or the server is just leaving; anything else is "could not look".
 _NO_SERVER = re.compile(
     r"no server running on|error connecting to .*\(No such file or directory\)|no sessions|server exited unexpectedly"
+    r"|no current target"
 )
 _NO_TARGET = ("can't find pane", "can't find window", "can't find session", "no such window")
 

@@ -42,28 +42,35 @@ def a_life(home: Path) -> daemon.Life:
     return daemon.Life(Settings(), Errands(home))
 
 
+def an_orchestration(**changed: Any) -> Orchestration:
+    """An orchestration in status running of which nothing runs."""
+    project = changed.get("project", Path("/nowhere/webapp"))
+    values: dict[str, Any] = {
+        "id": orchestrations.mint_id(),
+        "project": project,
+        "session": f"{project.name}-impl",
+        "spec_path": project / "spec.md",
+        "spec_title": "A spec",
+        "spec_text": "# A spec\n",
+        "status": OrchestrationStatus.RUNNING,
+        "program": Program.REHEARSAL,
+        "config_dir": project.parent / "rehearsal",
+        "starting_branch": "main",
+        "starting_commit": "0" * 40,
+        "messages_per_minute": 10,
+        "unattended": False,
+        "outcome": None,
+        "created_at": 0,
+        "updated_at": 0,
+    }
+    return Orchestration(**values | changed)
+
+
 def a_team(
     db: sqlite3.Connection, *roles: str, name: str = "webapp", home: Path = Path("/nowhere"), per_minute: int = 1000
 ) -> list[Agent]:
     """Record an orchestration in status running with these roles; nothing of it runs."""
-    new = Orchestration(
-        id=orchestrations.mint_id(),
-        project=home / name,
-        session=f"{name}-impl",
-        spec_path=home / name / "spec.md",
-        spec_title="A spec",
-        spec_text="# A spec\n",
-        status=OrchestrationStatus.RUNNING,
-        program=Program.REHEARSAL,
-        config_dir=home / "rehearsal",
-        starting_branch="main",
-        starting_commit="0" * 40,
-        messages_per_minute=per_minute,
-        unattended=False,
-        outcome=None,
-        created_at=0,
-        updated_at=0,
-    )
+    new = an_orchestration(project=home / name, messages_per_minute=per_minute)
     with store.writing(db):
         orchestrations.add(db, new)
         for window, role in enumerate(roles):

@@ -30,6 +30,17 @@ INHERITED = ("PATH", "UV_CACHE_DIR", "UV_PYTHON_INSTALL_DIR", "TMPDIR", "SSL_CER
 
 Value = TypeVar("Value")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="every point of what is sampled otherwise, and whole days")
+
+
+@pytest.fixture
+def is_long(request: pytest.FixtureRequest) -> bool:
+    """Whether there is time for every point."""
+    return bool(request.config.getoption("--long"))
+
+
 SPEC = """# Greeting
 
 PROJECT: Greeting

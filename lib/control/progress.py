@@ -12,7 +12,7 @@ from lib.control import main
 from lib.control.desk import Caller, caller, ensure_scheduler
 from lib.control.mail import message_text
 from lib.errors import NotFound, Usage
-from lib.models import Agent, AgentState, Message
+from lib.models import Agent, AgentState, Message, Orchestration
 
 if TYPE_CHECKING:
     from lib import reports
@@ -59,7 +59,8 @@ def complete(
     if failed:
         if check is not None:
             raise Usage("a failure needs no check: leave --check out")
-        _fail(desk, output, agent, message_text(words))
+        found, text = report_failure(desk, agent, message_text(words))
+        output.answer(text, {"role": role, "session": found.session, "orchestration": found.status})
         return
     made, text = report(desk, output, agent, message_text(words), check=check, check_seconds=check_seconds)
     found = orchestrations.of_agent(desk.db, agent)
@@ -77,12 +78,13 @@ def complete(
     )
 
 
-def _fail(desk: Caller, output: Output, agent: Agent, reason: str) -> None:
+def report_failure(desk: Caller, agent: Agent, reason: str) -> tuple[Orchestration, str]:
+    """Record that the whole cannot be done. Returns the orchestration, and a sentence about it."""
     from lib import reports  # noqa: PLC0415 - as in `report`
 
     found = reports.fail(desk.db, agent, reason, caller=desk.agent, now=host.now_ms())
     host.wake(desk.home)
-    output.answer(f"recorded: {found.session} has failed", {"session": found.session, "orchestration": found.status})
+    return found, f"recorded: the orchestration {found.session} has failed"
 
 
 def report(

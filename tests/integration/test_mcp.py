@@ -80,6 +80,7 @@ class TestTools:
         assert {name: sorted(tool.input_schema["properties"]) for name, tool in tools.items()} == {
             "send_message": ["priority", "target", "text"],
             "report_completion": ["check", "check_seconds", "summary"],
+            "report_failure": ["reason"],
             "schedule_check_in": ["minutes", "note", "recurring", "target"],
             "list_team": [],
             "read_inbox": ["limit"],
@@ -105,6 +106,15 @@ class TestTools:
         ((sender, text),) = still_team.told("orchestrator", "report")
         assert sender == "developer"
         assert 'The "login"\nworks' in text and "by developer" in text
+
+    def test_a_failure_is_the_orchestrators_to_report(self, still_team: StillTeam, developer: Server) -> None:
+        answer = developer.call("report_failure", reason="I cannot")
+        assert answer.is_error and "only the orchestrator" in answer.text
+        hub = Server(still_team.bench, identity(become(still_team, "orchestrator")))
+        assert "has failed" in hub.call("report_failure", reason="The API is gone").text
+        assert still_team.bench.rows("SELECT status, outcome FROM orchestrations") == [
+            {"status": "failed", "outcome": "The API is gone"}
+        ]
 
     def test_a_check_in_for_oneself_and_for_a_teammate(self, still_team: StillTeam, developer: Server) -> None:
         assert (

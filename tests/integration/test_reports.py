@@ -83,6 +83,46 @@ def test_after_the_orchestrators_report_nothing_is_reported(still_team: StillTea
     assert "webapp-impl is over: completed" in late.err
 
 
+class TestAFailure:
+    def test_of_the_whole_ends_the_orchestration_without_a_commit(self, still_team: StillTeam) -> None:
+        done = still_team.control(
+            "complete", "orchestrator", "--failed", "The API is gone", "--json", role="orchestrator"
+        )
+        assert done.json["orchestration"] == "failed"
+        (row,) = still_team.bench.rows("SELECT status, outcome FROM orchestrations")
+        assert row == {"status": "failed", "outcome": "The API is gone"}
+        assert still_team.bench.rows("SELECT 1 FROM check_ins WHERE status = 'scheduled'") == []
+        (notice,) = still_team.bench.rows("SELECT kind, title, body FROM notices")
+        assert notice == {"kind": "failed", "title": "webapp-impl: failed", "body": "The API is gone"}
+
+    def test_again_changes_nothing(self, still_team: StillTeam) -> None:
+        for reason in ("The API is gone", "It is still gone"):
+            agent = still_team.agent("orchestrator")
+            reports.fail(still_team.db, agent, reason, caller=None, now=0)
+        assert still_team.bench.rows("SELECT outcome FROM orchestrations") == [{"outcome": "The API is gone"}]
+        assert still_team.events("orchestration.failed") == 1
+
+    @pytest.mark.parametrize(
+        ("role", "by"), [("developer", "developer"), ("orchestrator", "developer"), ("developer", None)]
+    )
+    def test_is_the_orchestrators_to_report(self, still_team: StillTeam, role: str, by: str | None) -> None:
+        done = still_team.control("complete", role, "--failed", "I give up", role=by)
+        assert done.code == 1
+        assert "only the orchestrator" in done.err and "send-claude-message.sh webapp-impl:orchestrator" in done.err
+        assert still_team.bench.rows("SELECT status FROM orchestrations") == [{"status": "running"}]
+
+    def test_of_what_is_over_is_refused(self, still_team: StillTeam) -> None:
+        still_team.end()
+        done = still_team.control("complete", "orchestrator", "--failed", "Late", "--session", "webapp-impl")
+        assert done.code != 0
+        assert still_team.bench.rows("SELECT status FROM orchestrations") == [{"status": "stopped"}]
+
+    def test_says_why_and_needs_no_check(self, still_team: StillTeam) -> None:
+        words = ("complete", "orchestrator", "--failed")
+        assert still_team.control(*words, "  ", role="orchestrator").code == 2
+        assert still_team.control(*words, "Why", "--check", "true", role="orchestrator").code == 2
+
+
 def test_an_empty_report_is_refused(still_team: StillTeam) -> None:
     still_team.commit("developer")
     assert still_team.control("complete", "developer", "  ", role="developer").code == 2

@@ -1,0 +1,61 @@
+"""A part of the daemon that kills itself before a chosen write: `python -m tests.killed PART NUMBER`.
+
+Every statement that changes the store counts, and every commit, over all connections of the process. The
+process ends with exit code 0 when it has come to its end before the chosen one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+
+from lib import config, daemon, host, store
+from lib.errands import Errands
+from lib.queue import draining
+from lib.tmux import Tmux
+
+_WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|COMMIT)\b", re.IGNORECASE)
+
+
+def kill_before(number: int) -> None:
+    """Have this process end, as by a power cut, right before the write of this number."""
+    count = 0
+    connect = store.connect
+
+    def look(statement: str) -> None:
+        nonlocal count
+        if _WRITES.match(statement):
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def watched(home: Path, *, read_only: bool = False) -> sqlite3.Connection:
+        db = connect(home, read_only=read_only)
+        db.set_trace_callback(look)
+        return db
+
+    store.connect = watched
+
+
+def beat(home: Path, now: int) -> None:
+    daemon.tick(
+        store.connect(home), Tmux.from_environment(), home, now=now, life=daemon.Life(config.load(), Errands(home))
+    )
+
+
+def main(part: str, number: str, more: str = "") -> None:
+    home = config.state_home()
+    store.connect(home).close()  # its making is not what is tested
+    kill_before(int(number))
+    if part == "beat":
+        beat(home, int(more) if more else host.now_ms())
+    else:
+        draining.run(home, int(more))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
