@@ -106,6 +106,15 @@ def report_completion(summary: str, check: str = "", check_seconds: float = 600)
         return progress.report(caller, _SILENT, agent, summary, check=check or None, check_seconds=check_seconds)[1]
 
 
+def report_failure(reason: str) -> str:
+    """The orchestrator only: report that the spec as a whole cannot be done. It ends the work of the whole team.
+
+    reason: what stands in the way, and what was tried. Whoever tries again reads it.
+    """
+    with _desk() as (caller, agent):
+        return progress.report_failure(caller, agent, reason)[1]
+
+
 def schedule_check_in(minutes: int, note: str, target: str = "", recurring: bool = False) -> str:
     """Have a note come back as a message in so many minutes.
 
@@ -158,6 +167,7 @@ def request_authorization(target: str, what: str, timeout_minutes: int = 30) -> 
 TOOLS: tuple[Callable[..., str], ...] = (
     send_message,
     report_completion,
+    report_failure,
     schedule_check_in,
     list_team,
     read_inbox,
