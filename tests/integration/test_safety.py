@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lib import agents, checkins, daemon, host
 from lib.errors import ExitCode
 from lib.tmux import Tmux
 from tests.conftest import ROOT, SPEC, Bench, Done, commit_all, wait_for
@@ -579,6 +580,47 @@ class TestAStateHome:
             bench.ok(*words)
         assert [status for _, status in teams(bench)] == ["running"]
         is_briefed(bench)
+
+    def test_that_fills_up_under_the_daemon_is_served_again_when_there_is_room(self, bench: Bench, small: Disk) -> None:
+        small.mount("size=16m")
+        (project, other) = (bench.project(name) for name in ("webapp", "shop"))
+        bench.ok(DOOR, "--spec", str(project / "spec.md"), *ALONE)
+        is_briefed(bench)
+        process = daemon.running(bench.home)
+        assert process
+        db = bench.db()
+        (agent,) = agents.live(db)
+        now = host.now_ms()
+        # Due while the disk is full.
+        check_in = checkins.add(db, agent.id, "when it was full", minutes=1, now=now - 57_000)
+        host.wake(bench.home)
+        filler = small.path / "filler"
+        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+            while file.write(b"x" * 4096):
+                pass
+        words = ("scheduler.py", "--queue-add", str(other / "spec.md"), str(other))
+        refused(bench, ExitCode.NOT_NOW, *words, says=(str(bench.home),))
+        wait_for(lambda: host.now_ms() > check_in.due_at + 1500, "the time of the check-in")
+        assert host.is_alive(process), "the daemon has ended"
+        assert checkins.get(db, check_in.id).status == "scheduled"
+        filler.unlink()
+        wait_for(lambda: checkins.get(db, check_in.id).status == "fired", "the check-in")
+        assert bench.rows("SELECT count(*) AS n FROM messages WHERE body LIKE '%when it was full'") == [{"n": 1}]
+        assert host.is_alive(process) and daemon.running(bench.home) == process
+        bench.ok(*words)
+        db.close()
+
+    def test_that_becomes_read_only_is_named(self, bench: Bench, small: Disk) -> None:
+        small.mount("size=16m")
+        project = bench.project()
+        bench.ok("scheduler.py", "--queue-pause")
+        bench.ok("scheduler.py", "--stop") if daemon.running(bench.home) else None
+        small.change("ro,size=16m")
+        words = ("scheduler.py", "--queue-add", str(project / "spec.md"), str(project))
+        refused(bench, ExitCode.NOT_NOW, *words, says=(str(bench.home),))
+        refused(bench, ExitCode.FAILED, "scheduler.py", "--queue-daemon", says=("Read-only file system",))
+        small.change("rw,size=16m")
+        bench.ok(*words)
 
     def test_with_half_of_the_spec_is_mended_by_resuming(self, bench: Bench) -> None:
         at_work(bench)
