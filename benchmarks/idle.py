@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -27,20 +29,32 @@ def idle(counts: Counts) -> list[Figure]:
     """The daemon beside an empty store, and beside a full one."""
     with rehearsal() as machine:
         empty = _watch(machine, counts.idle_seconds, "empty")
-    with rehearsal() as machine:
-        _fill(machine)
+    with rehearsal() as machine, fill(machine):
         full = _watch(machine, counts.idle_seconds, f"{AGENTS} agents, {CHECK_INS} check-ins")
     return [*empty, *full]
 
 
-def _fill(machine: Machine) -> None:
+@contextlib.contextmanager
+def fill(machine: Machine) -> Iterator[None]:
+    """A team of agents that live and do nothing, with check-ins that are far away, for the block."""
     db, now = machine.db(), host.now_ms()
+    sleepers = [subprocess.Popen(["sleep", "1000"]) for _ in range(AGENTS)]
     with store.writing(db):
         team = _orchestration(machine, now)
         orchestrations.add(db, team)
         ids = [agents.add(db, team, _agent(machine, number)) for number in range(AGENTS)]
+        for agent_id, sleeper in zip(ids, sleepers, strict=True):
+            process = host.process(sleeper.pid)
+            assert process
+            agents.started(db, agent_id, pane_id=f"%{agent_id}", process=process)
         for number in range(CHECK_INS):
             checkins.add(db, ids[number % AGENTS], "Look at the work.", minutes=MINUTES + number % 600, now=now)
+    try:
+        yield
+    finally:
+        for sleeper in sleepers:
+            sleeper.kill()
+            sleeper.wait()
 
 
 def _orchestration(machine: Machine, now: int) -> Orchestration:
@@ -76,7 +90,7 @@ def _agent(machine: Machine, number: int) -> agents.NewAgent:
 
 def _watch(machine: Machine, seconds: float, situation: str) -> list[Figure]:
     # As daemon.start does: the door by its interpreter, without uv above it.
-    command = [sys.executable, str(ROOT / "scheduler.py"), "--daemon", "--quiet"]
+    command = [sys.executable, str(ROOT / "scheduler.py"), "--queue-daemon", "--quiet"]
     with subprocess.Popen(command, env=machine.environment, cwd=machine.folder) as child:
         try:
             wait_for(lambda: daemon.running(machine.home), "the scheduler")

@@ -5,7 +5,7 @@
 # [tool.uv.sources]
 # tmux-orchestrator = { path = "..", editable = true }
 # ///
-"""Measures the paths that are used all day and prints a table (rooms: teams.py, messages.py, idle.py)."""
+"""Measures the paths that are used all day and prints a table (rooms: teams.py, messages.py, draining.py, idle.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 import psutil
 
-from benchmarks import idle, messages, teams
+from benchmarks import draining, idle, messages, teams
 from benchmarks.figures import Figure, as_markdown
 from benchmarks.machine import claude_binary
 from lib import cli
@@ -38,6 +38,8 @@ MEASUREMENTS: dict[str, Callable[[teams.Counts], list[Figure]]] = {
     "send-claude": teams.send_claude,
     "messages": messages.deliveries,
     "crowd": messages.crowd,
+    "queue": draining.queue,
+    "recovery": draining.recovery,
     "idle": idle.idle,
 }
 

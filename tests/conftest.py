@@ -138,32 +138,37 @@ class Bench:
         return self.tmux.run("capture-pane", "-p", "-t", target)
 
     def end(self) -> None:
-        """End what the doors have started: the agents with their server, then the daemon by its recorded process.
+        """End what was started here: the daemon first, so that it starts nothing anew, then the agents, then the rest.
 
-        A door that an agent is just running may still start the daemon, so that comes last, when those have ended.
+        Doors and errands end by themselves, or are killed when they take too long. An agent's door that is just
+        running may start a daemon again, so all of it is looked at until nothing is left.
         """
-        started = [process for pane in self.tmux.panes() for process in family(pane.pid)]
-        if self.tmux.panes():
-            self.tmux.run("kill-server")
+        patience = time.monotonic() + 2
 
         def is_over() -> bool:
             running = daemon.running(self.home) if self.home.exists() else None
             if running and host.is_alive(running):
                 os.kill(running.pid, signal.SIGTERM)
                 return False
-            return running is None and not any(host.is_alive(process) for process in started)
+            if self.tmux.panes():
+                self.tmux.run("kill-server")
+            left = self.processes()
+            for process in left if time.monotonic() > patience else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+            return running is None and not left
 
         wait_for(is_over, "agents, their doors and the daemon to end", seconds=30)
         Path(f"/tmp/tmux-{os.getuid()}/{self.tmux.socket}").unlink(missing_ok=True)
 
-
-def family(pid: int) -> list[Process]:
-    """A process and all below it."""
-    try:
-        found = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-    except psutil.NoSuchProcess:
-        return []
-    return [process for one in found if (process := host.process(one))]
+    def processes(self) -> list[Process]:
+        """Everything that runs with the state home of this machine, whoever has started it."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("TMUX_ORCHESTRATOR_HOME") == str(self.home):
+                    found += [host.process(process.pid)]
+        return [process for process in found if process and process.pid != os.getpid()]
 
 
 @contextlib.contextmanager

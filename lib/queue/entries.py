@@ -43,6 +43,8 @@ class NewEntry:
     tags: tuple[str, ...] = ()
     priority: int = 0
     budget_minutes: int | None = None
+    #: Also when the same spec of the same project is there already.
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class Added:
 # -- adding --
 
 
-def add(db: sqlite3.Connection, wanted: Sequence[NewEntry], *, now: int, again: bool = False) -> Added:
-    """Queue specs as one batch. The same spec of the same project is the same entry unless `again`.
+def add(db: sqlite3.Connection, wanted: Sequence[NewEntry], *, now: int) -> Added:
+    """Queue specs as one batch. The same spec of the same project is the same entry unless it is to be `again`.
 
     An entry that still waits takes the spec's new text; one that is over is queued anew only for another text.
     """
@@ -67,7 +69,7 @@ def add(db: sqlite3.Connection, wanted: Sequence[NewEntry], *, now: int, again: 
         ids: list[int] = []
         new: set[int] = set()
         for one in wanted:
-            same = None if again else _same(db, one)
+            same = same_as(db, one)
             if same is None:
                 if batch_id is None:
                     batch_id = int(db.execute("INSERT INTO batches (created_at) VALUES (?)", (now,)).lastrowid or 0)
@@ -83,7 +85,10 @@ def add(db: sqlite3.Connection, wanted: Sequence[NewEntry], *, now: int, again: 
     return Added(batch_id, tuple(get(db, number) for number in dict.fromkeys(ids)), frozenset(new))
 
 
-def _same(db: sqlite3.Connection, one: NewEntry) -> int | None:
+def same_as(db: sqlite3.Connection, one: NewEntry) -> int | None:
+    """The id of the entry that a new one would be, or None."""
+    if one.again:
+        return None
     row = db.execute(
         "SELECT id FROM queue_entries WHERE spec_path = ? AND project = ? AND status != 'cancelled'"
         " AND (status IN ('queued', 'running', 'failed') OR spec_text = ?) ORDER BY id DESC LIMIT 1",
@@ -233,12 +238,17 @@ def claim(db: sqlite3.Connection, *, now: int, max_concurrent: int) -> Attempt |
             entry.batch_id for entry in waiting if entry.status is EntryStatus.QUEUED
         }
         for entry in waiting:
-            if entry.status is EntryStatus.RUNNING or entry.not_before > now or entry.project in held:
+            if entry.status is EntryStatus.RUNNING or is_paused(entry, now) or entry.project in held:
                 continue
             if entry.status is EntryStatus.FAILED and entry.batch_id in batches:
                 continue
             return _open(db, entry, now)
     return None
+
+
+def is_paused(entry: QueueEntry, now: int) -> bool:
+    """Whether an entry waits for its next attempt; not when the clock was set back since its last change."""
+    return entry.updated_at <= now < entry.not_before
 
 
 def _open(db: sqlite3.Connection, entry: QueueEntry, now: int) -> Attempt:

@@ -119,6 +119,36 @@ class TestOne:
         found = daemon.running(bench.home)
         assert found and pids == {str(found.pid)}
 
+    def test_one_without_the_queue_is_named_to_who_wants_it(self, bench: Bench, start: Start) -> None:
+        process = start()
+        assert not daemon.drains_queue(bench.home)
+        done = bench.door("scheduler.py", "--queue-daemon")
+        assert done.code == 4
+        assert f"already running (pid {process.pid}), without the queue" in done.err
+        assert "scheduler.py --stop, then scheduler.py --queue-daemon" in done.err
+        project = bench.project()
+        added = bench.ok("scheduler.py", "--queue-add", str(project / "spec.md"), str(project))
+        assert "leaves the queue alone" in added.err
+        assert "no scheduler drains the queue" in bench.ok("scheduler.py", "--queue-list").out
+        assert bench.rows("SELECT status FROM queue_entries") == [{"status": "queued"}]
+
+
+class TestConfiguration:
+    def test_is_read_again_on_sighup(self, bench: Bench, start: Start) -> None:
+        path = Path(bench.environment["HOME"]) / ".config" / "tmux-orchestrator" / "config.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text("queue: {max_concurrent: 1}\n")
+        process = start()
+        log = bench.home / "logs" / "scheduler.log"
+        for text, told in (
+            ("queue: {max_concurrent: 2}\n", "was read again"),
+            ("queue: {max_concurrent: 0}\n", "queue.max_concurrent must be above 0"),
+        ):
+            path.write_text(text)
+            process.send_signal(signal.SIGHUP)
+            wait_for(lambda told=told: told in log.read_text(), told)  # type: ignore[misc]
+        assert process.poll() is None
+
 
 class TestEnd:
     @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

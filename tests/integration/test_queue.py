@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 import subprocess
@@ -41,7 +42,8 @@ def new(project: str = "webapp", spec: str = "spec.md", *, text: str = "# A spec
 
 
 def queue(db: sqlite3.Connection, *wanted: NewEntry, now: int = START, again: bool = False) -> list[int]:
-    return [entry.id for entry in entries.add(db, wanted, now=now, again=again).entries]
+    named = [dataclasses.replace(one, again=again) for one in wanted]
+    return [entry.id for entry in entries.add(db, named, now=now).entries]
 
 
 def claim(db: sqlite3.Connection, *, now: int = START, at_once: int = 1) -> int | None:
@@ -252,6 +254,12 @@ class TestFailing:
         run(db, entry, now=at(60))
         assert [one.outcome for one in entries.attempts(db, entry)] == [AttemptOutcome.SUCCEEDED]
 
+    def test_a_clock_that_was_set_back_does_not_hold_up_an_attempt(self, db: sqlite3.Connection) -> None:
+        (entry,) = queue(db, new())
+        run(db, entry, OrchestrationStatus.FAILED, now=at(100))
+        assert claim(db, now=at(104)) is None
+        assert claim(db, now=at(3)) == entry
+
     def test_a_retry_by_hand_has_all_attempts_again(self, db: sqlite3.Connection) -> None:
         first, second = queue(db, new("a"), new("b"))
         for minutes in (0, 100, 200):
@@ -306,14 +314,10 @@ class TestOnce:
         start_team(db, entry)
         attempt = the_attempt(db, entry)
         end_team(db, entry, OrchestrationStatus.FAILED)
-        for again in (
-            lambda: entries.fail(db, attempt, "again", SETTINGS, now=at(1)),
-            lambda: entries.defer(db, attempt, "again", now=at(1)),
-            lambda: entries.settle(
-                db, attempt, orchestrations.get(db, attempt.orchestration_id or ""), SETTINGS, now=at(1)
-            ),
-        ):
-            again()
+        ended = orchestrations.get(db, attempt.orchestration_id or "")
+        entries.fail(db, attempt, "again", SETTINGS, now=at(1))
+        entries.defer(db, attempt, "again", now=at(1))
+        entries.settle(db, attempt, ended, SETTINGS, now=at(1))
         found = entries.get(db, entry)
         assert (found.failures, found.reason, found.updated_at) == (1, "said so", START)
         assert kinds(db).count("queue.failed") == 1

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lib import agents, checkins, daemon, host, orchestrations, store
-from lib.models import AgentState
+from lib.models import AgentState, OrchestrationStatus
 from lib.queue import entries
 from tests.agents import a_team
 from tests.conftest import ROOT, SPEC, Bench, wait_for
@@ -154,9 +154,9 @@ class TestQueue:
         assert state(bench, entry) == "running"
         orchestration = bench.rows("SELECT * FROM orchestrations")[0]
         db = bench.db()
-        orchestrations.set_status(db, orchestration["id"], orchestrations.OrchestrationStatus.PAUSED, now=clock.now)
+        orchestrations.set_status(db, orchestration["id"], OrchestrationStatus.PAUSED, now=clock.now)
         clock.pass_minutes(60)
-        orchestrations.set_status(db, orchestration["id"], orchestrations.OrchestrationStatus.RUNNING, now=clock.now)
+        orchestrations.set_status(db, orchestration["id"], OrchestrationStatus.RUNNING, now=clock.now)
         clock.pass_minutes(3)
         assert state(bench, entry) == "running", "a pause does not count"
         clock.pass_minutes(5)
@@ -303,7 +303,7 @@ class TestKilled:
             (team,) = bench.rows("SELECT * FROM orchestrations WHERE status = 'running'")
             db = bench.db()
             bench.ok("scheduler.py", "--queue-pause")
-            completed = orchestrations.OrchestrationStatus.COMPLETED
+            completed = OrchestrationStatus.COMPLETED
             orchestrations.set_status(db, team["id"], completed, now=host.now_ms(), outcome="done")
             code = killed(bench, "beat", number)
             clock.until(lambda: row(bench, entry)["status"] == "succeeded", "the outcome")
