@@ -17,16 +17,12 @@ import click
 from lib import cli, config, scheduling
 
 F = TypeVar("F", bound=Callable[..., object])
-#: The id of a row of the store.
-_ID = click.IntRange(0, 2**63 - 1)
-
-
 def _action(name: str, text: str) -> Callable[[F], F]:
     return click.option(f"--{name}", "action", flag_value=name, help=text)
 
 
 def _on_entry(name: str, text: str) -> Callable[[F], F]:
-    return click.option(f"--{name}", type=_ID, metavar="ID", help=text)
+    return click.option(f"--{name}", type=cli.RowId(), metavar="ID", help=text)
 
 
 @cli.command(

@@ -51,6 +51,21 @@ class Output:
             click.echo(sentence, err=True)
 
 
+class RowId(click.ParamType):
+    """The id of a row of the store, as an option's type."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """A number that SQLite takes. Fails as a wrong command line does."""
+        if isinstance(value, int):
+            return value
+        # isdecimal: what isdigit takes, such as ², int does not; nor does it take thousands of digits.
+        if not str(value).isdecimal() or len(str(value)) > 18:
+            self.fail(f"{value!r} is no id", param, ctx)
+        return int(value)
+
+
 pass_output = click.make_pass_decorator(Output, ensure=True)
 
 
