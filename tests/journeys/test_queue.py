@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from lib import agents, checkins, daemon, host, orchestrations, store
+from lib import agents, checkins, config, daemon, host, orchestrations, store
+from lib.errands import Errands
 from lib.models import AgentState, OrchestrationStatus
 from lib.queue import entries
 from tests.agents import a_team
@@ -55,6 +56,14 @@ def is_over(bench: Bench, *ids: int) -> bool:
 
 def sessions(bench: Bench) -> set[str]:
     return {pane.session for pane in bench.tmux.panes()}
+
+
+@pytest.fixture
+def clock(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock, in a process that stands where the doors of this bench stand."""
+    for name, value in bench.environment.items():
+        monkeypatch.setenv(name, value)
+    return Clock(bench)
 
 
 class TestQueue:
@@ -145,10 +154,9 @@ class TestQueue:
         bench.ok("scheduler.py", "--queue-resume")
         wait_for(lambda: is_over(bench, entry), "the spec to be done", seconds=60)
 
-    def test_a_budget_ends_in_attention_and_not_in_a_kill(self, bench: Bench) -> None:
+    def test_a_budget_ends_in_attention_and_not_in_a_kill(self, bench: Bench, clock: Clock) -> None:
         configure(bench, "queue: {budget_minutes: 30}")
         entry, other = add(bench, bench.project("one"), HOLDS), add(bench, bench.project("two"))
-        clock = Clock(bench)
         clock.until(lambda: state(bench, entry) == "running", "the team")
         clock.pass_minutes(25)
         assert state(bench, entry) == "running"
@@ -172,6 +180,22 @@ class TestQueue:
         assert state(bench, entry) == "running"
         db.close()
 
+    def test_a_usage_limit_stops_the_clock_of_a_budget(self, bench: Bench, clock: Clock) -> None:
+        configure(bench, "queue: {budget_minutes: 10}")
+        entry = add(bench, bench.project(), HOLDS)
+        clock.until(lambda: state(bench, entry) == "running", "the team")
+        clock.pass_minutes(3)
+        db = bench.db()
+        (agent,) = agents.live(db)
+        bench.ok("claude_control.py", "send", agent.target, "rehearse: limit 600")
+        clock.until(lambda: agents.state_of(agents.get(db, agent.id)) is AgentState.LIMITED, "the limit")
+        before = bench.rows("SELECT active_ms FROM attempts")
+        clock.pass_minutes(60)
+        assert state(bench, entry) == "running"
+        (after,) = bench.rows("SELECT active_ms FROM attempts")
+        assert after["active_ms"] - before[0]["active_ms"] <= entries.MINUTE_MS
+        db.close()
+
     def test_a_project_that_is_gone_is_a_failure_that_says_so(self, bench: Bench) -> None:
         configure(bench)
         project = bench.project()
@@ -182,23 +206,21 @@ class TestQueue:
         assert row(bench, entry)["reason"] == f"no such folder: {project}"
         assert bench.rows("SELECT 1 FROM orchestrations") == []
 
-    def test_what_cannot_be_had_now_is_looked_for_again_later(self, bench: Bench) -> None:
+    def test_what_cannot_be_had_now_is_looked_for_again_later(self, bench: Bench, clock: Clock) -> None:
         configure(bench, "claude_command: no-such-claude")
         project = bench.project()
         new = entries.NewEntry(project / "spec.md", SPEC, project, options={"agent": "claude", "roles": [ALONE]})
         db = bench.db()
         entries.add(db, [new], now=host.now_ms())
-        clock = Clock(bench)
         clock.until(lambda: row(bench, 1)["reason"] is not None, "the first try")
         assert (row(bench, 1)["status"], row(bench, 1)["failures"]) == ("queued", 0)
         assert "Claude Code is not installed" in row(bench, 1)["reason"]
         db.close()
 
-    def test_an_interrupted_launch_is_taken_up_by_the_daemon(self, bench: Bench) -> None:
+    def test_an_interrupted_launch_is_taken_up_by_the_daemon(self, bench: Bench, clock: Clock) -> None:
         # The errand has recorded the team and dies: the team is resumed, and no second one is made.
         configure(bench)
         entry = add(bench, bench.project(), HOLDS)
-        clock = Clock(bench)
         db = bench.db()
         assert entries.claim(db, now=clock.now, max_concurrent=1)
         number = killed(bench, "run", 14, str(entry))
@@ -222,10 +244,10 @@ class TestKilled:
 
     @pytest.fixture
     def step(self, is_long: bool) -> int:
-        return 4 if is_long else 12
+        return 4 if is_long else 20
 
     @pytest.mark.parametrize("first", range(1, 5))
-    def test_a_beat_that_fires_and_claims(self, bench: Bench, first: int, step: int) -> None:
+    def test_a_beat_that_fires_and_claims(self, bench: Bench, clock: Clock, first: int, step: int) -> None:
         configure(bench)
         project = bench.project()
         hub, agent = still_team(bench)
@@ -240,7 +262,6 @@ class TestKilled:
             check_in = checkins.add(db, agent, note, minutes=1, now=now - 2 * entries.MINUTE_MS)
             recurring = checkins.add(db, hub, again, minutes=60, now=now - 61 * entries.MINUTE_MS, recurring=True)
             code = killed(bench, "beat", number)
-            clock = Clock(bench)
             clock.until(lambda: row(bench, entry)["status"] != "queued", "the entry to be claimed")
             clock.until(lambda: row(bench, entry)["reason"] is not None, "its first outcome")
             for one in (check_in, recurring):
@@ -261,7 +282,7 @@ class TestKilled:
         assert points(first, step, once) > 0
 
     @pytest.mark.parametrize("first", range(1, 5))
-    def test_the_errand_that_launches_an_entry(self, bench: Bench, first: int, step: int) -> None:
+    def test_the_errand_that_launches_an_entry(self, bench: Bench, clock: Clock, first: int, step: int) -> None:
         configure(bench)
         project = bench.project()
         numbers = iter(range(1000))
@@ -272,7 +293,6 @@ class TestKilled:
             db = bench.db()
             assert entries.claim(db, now=host.now_ms(), max_concurrent=1000)
             code = killed(bench, "run", number, str(entry))
-            clock = Clock(bench)
             clock.until(lambda: state(bench, entry) == "running", "the team")
             teams = bench.rows("SELECT * FROM orchestrations WHERE spec_text LIKE ?", f"%hold\n{each}\n")
             assert len(teams) == 1
@@ -290,7 +310,7 @@ class TestKilled:
         assert points(first, step, once) > 0
 
     @pytest.mark.parametrize("first", range(1, 5))
-    def test_a_beat_that_settles_an_outcome(self, bench: Bench, first: int, step: int) -> None:
+    def test_a_beat_that_settles_an_outcome(self, bench: Bench, clock: Clock, first: int, step: int) -> None:
         configure(bench, "queue: {linger_minutes: 0.001}")
         project = bench.project()
         numbers = iter(range(1000))
@@ -298,7 +318,6 @@ class TestKilled:
         def once(number: int) -> int:
             each = next(numbers)
             entry = add(bench, bench_project(bench, project, each), name=f"{each}.md", spec=f"{HOLDS}{each}\n")
-            clock = Clock(bench)
             clock.until(lambda: state(bench, entry) == "running", "the team")
             (team,) = bench.rows("SELECT * FROM orchestrations WHERE status = 'running'")
             db = bench.db()
@@ -358,17 +377,16 @@ class Clock:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.now = host.now_ms()
+        self.errands = Errands(bench.home)
 
     def beat(self) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.killed", "beat", "0", str(self.now)],
-            cwd=ROOT,
-            env=self.bench.environment,
-            check=False,
-            capture_output=True,
-            text=True,
+        db = self.bench.db()
+        beat = daemon.tick(
+            db, self.bench.tmux, self.bench.home, now=self.now, life=daemon.Life(config.load(), self.errands)
         )
-        assert done.returncode == 0, done.stderr
+        failures = store.events(db, kind="daemon.step_failed")
+        assert not beat.failed, failures[-1].data["trace"] if failures else "a step has failed"
+        db.close()
 
     def pass_minutes(self, minutes: int) -> None:
         for _ in range(minutes):
