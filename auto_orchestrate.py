@@ -5,14 +5,14 @@
 # [tool.uv.sources]
 # tmux-orchestrator = { path = ".", editable = true }
 # ///
-"""From a spec to a running team: launch, resume, look, rehearse (rooms: lib/launch.py, lib/starting.py)."""
+"""From specs to teams: launch, queue, resume, look, rehearse (rooms: lib/starting.py, lib/batching.py)."""
 
 from __future__ import annotations
 
 import click
 
-from lib import cli, config, demo, host, starting
-from lib.models import Program
+from lib import batching, cli, config, demo, host, researching, starting
+from lib.models import BUDGET_MINUTES, PRIORITIES, Program
 from lib.teams import PLANS, SIZES
 
 
@@ -23,11 +23,30 @@ from lib.teams import PLANS, SIZES
     auto_orchestrate.py --project ~/projects/webapp --spec spec.md --dry-run
     auto_orchestrate.py --project ~/projects/webapp --spec spec.md --roles orchestrator,developer,tester
     auto_orchestrate.py --spec spec.md --agent rehearsal
+    auto_orchestrate.py --spec checkout.md --spec search.md --spec "ideas/*.md"
+    auto_orchestrate.py --batch-file batch.yaml --dry-run
+    auto_orchestrate.py --new-project --spec specs/word-counter.md
     auto_orchestrate.py --project ~/projects/webapp --resume
     """
 )
 @click.option("--project", metavar="PATH", help="The git repository to work on (default: the spec's own).")
-@click.option("--spec", "specs", metavar="PATH", multiple=True, help="The Markdown spec to work.")
+@click.option(
+    "--spec",
+    "specs",
+    metavar="PATH",
+    multiple=True,
+    help="The Markdown spec to work. Several, a folder and a quoted pattern are queued.",
+)
+@click.option("--new-project", is_flag=True, help="Make a new repository beside the spec's own, for each spec.")
+@click.option("--force", is_flag=True, help="--new-project: move what has the name to NAME.backup-TIME.")
+@click.option("--batch", is_flag=True, help="Queue, also when it is one spec.")
+@click.option("--batch-file", metavar="PATH", help="Queue what a JSON or YAML file names (examples/batch.yaml).")
+@click.option("--again", is_flag=True, help="Queue: also when the same spec of the project is there already.")
+@click.option("--priority", type=click.IntRange(*PRIORITIES), metavar="NUMBER", help="Queue: higher goes first.")
+@click.option("--tag", "tags", metavar="TEXT", multiple=True, help="Queue: a mark of your own; may be repeated.")
+@click.option(
+    "--budget", type=click.IntRange(*BUDGET_MINUTES), metavar="MINUTES", help="Queue: how long a team may work."
+)
 @click.option("--roles", metavar="ROLE,...", multiple=True, help="Exactly these roles; may be repeated.")
 @click.option("--team-type", metavar="TYPE", help="Choose the team by this type of project.")
 @click.option("--plan", type=click.Choice(list(PLANS)), help="Your Claude plan; caps the team.")
@@ -36,14 +55,19 @@ from lib.teams import PLANS, SIZES
 @click.option("--resume", is_flag=True, help="Start again what is missing of the project's team.")
 @click.option("--status-only", is_flag=True, help="With --resume: only show; change nothing.")
 @click.option("--dry-run", is_flag=True, help="Show what a launch would do; change nothing.")
+@click.option("--research", metavar="JSON", help="Analyse failures, and only that; prints JSON (docs/research.md).")
 @click.option("--demo", is_flag=True, help="See a team of rehearsal agents work a bundled spec, in under a minute.")
 @cli.pass_output
-def main(output: cli.Output, /, **options: object) -> None:
+def main(output: cli.Output, /, **options: object) -> int:
     """Turn a Markdown spec into a working team of agents."""
+    research = options.pop("research")
     if options.pop("demo"):
         demo.run(output, config.state_home())
+    elif research is not None:
+        return researching.run(config.state_home(), host.working_folder(), str(research))
     else:
-        starting.orchestrate(output, config.state_home(), host.working_folder(), starting.Request.of(options))
+        batching.orchestrate(output, config.state_home(), host.working_folder(), starting.Request.of(options))
+    return 0
 
 
 if __name__ == "__main__":

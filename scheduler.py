@@ -15,8 +15,11 @@ from typing import TypeVar
 import click
 
 from lib import cli, config, scheduling
+from lib.models import BUDGET_MINUTES, PRIORITIES
 
 F = TypeVar("F", bound=Callable[..., object])
+
+
 def _action(name: str, text: str) -> Callable[[F], F]:
     return click.option(f"--{name}", "action", flag_value=name, help=text)
 
@@ -70,8 +73,19 @@ def _on_entry(name: str, text: str) -> Callable[[F], F]:
 @click.option("--jitter", type=click.IntRange(0), default=0, metavar="SECONDS", help="A check-in: later by up to this.")
 @click.option("--if-changed", is_flag=True, help="A check-in: only when there is something new for the agent.")
 @click.option("--again", is_flag=True, help="--queue-add: also when the same spec of the project is there already.")
-@click.option("--priority", type=int, default=0, metavar="NUMBER", help="--queue-add: higher goes first (default 0).")
-@click.option("--budget", type=click.IntRange(1), metavar="MINUTES", help="--queue-add: how long its team may work.")
+@click.option(
+    "--priority",
+    type=click.IntRange(*PRIORITIES),
+    default=0,
+    metavar="NUMBER",
+    help="--queue-add: higher goes first (default 0).",
+)
+@click.option(
+    "--budget",
+    type=click.IntRange(*BUDGET_MINUTES),
+    metavar="MINUTES",
+    help="--queue-add: how long its team may work.",
+)
 @click.argument("words", metavar="[WORDS]...", nargs=-1)
 @cli.pass_output
 def main(output: cli.Output, /, **options: object) -> None:

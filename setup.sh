@@ -15,15 +15,16 @@ readonly UV_INSTALLER=https://astral.sh/uv/install.sh
 
 usage() {
   cat <<'USAGE'
-Usage: ./setup.sh [--non-interactive] [--dev] [--verify]
+Usage: ./setup.sh [--non-interactive] [--dev] [--verify] [--service]
 
 Install what is missing (uv, tmux, git), write config.local.sh and config.yaml once, and
 prepare the environment of every script. Running it again changes nothing.
 
 Options:
   --non-interactive  Install without asking.
-  --dev              Also install what the tests need: the pinned Claude Code, chromium, shellcheck.
+  --dev              Also install what the tests need: the pinned Claude Code, chromium, shellcheck, systemd.
   --verify           Only check and print a table; exit 0 when everything needed is there, else 1.
+  --service          Only prepare the environment of the systemd service, as its installer does.
   -h, --help         Show this text.
 
 Environment:
@@ -46,10 +47,16 @@ main() {
   fi
   log=$(mktemp "${TMPDIR:-/tmp}/orchestrator-setup.XXXXXX")
   trap 'rm -f "$log" "$log".*' EXIT
+  if [ "$service" = yes ]; then
+    find_uv || stop "uv $NEEDED_UV is missing." ./setup.sh
+    warm_service
+    return
+  fi
   install_packages
   install_uv
   if [ "$dev" = yes ]; then install_claude; fi
   warm_environments
+  if [ -d "$service_environment" ]; then warm_service; fi
   write_config
   make_folders
   make_executable
@@ -60,6 +67,7 @@ read_options() {
   interactive=yes
   dev=no
   verify=no
+  service=no
   changed=no
   log=
   while [ $# -gt 0 ]; do
@@ -67,6 +75,7 @@ read_options() {
       --non-interactive) interactive=no ;;
       --dev) dev=yes ;;
       --verify) verify=yes ;;
+      --service) service=yes ;;
       -h | --help) usage && exit 0 ;;
       *) printf 'setup: unknown option %s\n\n' "$1" >&2 && usage >&2 && exit 2 ;;
     esac
@@ -77,6 +86,7 @@ read_options() {
   config_local=config.local.sh
   config=$(absolute "${TMUX_ORCHESTRATOR_CONFIG:-${XDG_CONFIG_HOME:-$HOME/.config}/tmux-orchestrator/config.yaml}")
   state_home=$(absolute "${TMUX_ORCHESTRATOR_HOME:-${XDG_STATE_HOME:-$HOME/.local/state}/tmux-orchestrator}")
+  service_environment=$(absolute "${XDG_DATA_HOME:-$HOME/.local/share}/tmux-orchestrator/service")
   wanted_projects=
   if [ -n "${PROJECTS_DIR:-}" ]; then wanted_projects=$(absolute "$PROJECTS_DIR"); fi
   cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -223,6 +233,7 @@ list_missing() {
     has npm || missing+=(npm)
     has shellcheck || missing+=(shellcheck)
     has_chromium || missing+=(chromium)
+    if [ "$(uname -s)" = Linux ]; then has systemd-analyze || missing+=(systemd); fi
   fi
   find_uv || missing+=(uv)
 }
@@ -254,6 +265,7 @@ choose_packages() {
       *-npm) packages+=(nodejs npm) ;;
       dnf-shellcheck) packages+=(ShellCheck) ;;
       *-chromium) if has_package chromium; then packages+=(chromium); else no_chromium; fi ;;
+      *-systemd) if has_package systemd; then packages+=(systemd); else no_systemd; fi ;;
       *-uv) if has_package uv; then packages+=(uv); fi ;;
       *) packages+=("$tool") ;;
     esac
@@ -277,6 +289,8 @@ has_chromium() {
   done
   [ -x "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" ]
 }
+
+no_systemd() { say "Note: this system has no package of systemd; the tests that check its units are left out."; }
 
 no_chromium() { say "Note: this system has no package of chromium; the browser tests need Chromium or Chrome."; }
 
@@ -453,6 +467,42 @@ warm_pair() {
   : >"$log"
 }
 
+# The service runs for weeks, and `uv cache prune` removes the environments of all scripts (uv 0.13.9): it gets one
+# outside of uv's cache, by the same lock.
+warm_service() {
+  if service_is_warm; then return 0; fi
+  local new=$service_environment.new old=$service_environment.old
+  if ! mkdir -p "${service_environment%/*}" || ! rm -rf "$new" "$old"; then
+    stop "could not write in ${service_environment%/*}."
+  fi
+  if ! make_service_environment "$new" >"$log" 2>&1 </dev/null; then
+    rm -rf "$new"
+    stop "the environment of the service was not made." "./setup.sh --service"
+  fi
+  : >"$log"
+  # Put there as a whole: the service may be running from the old one.
+  if [ -d "$service_environment" ]; then mv "$service_environment" "$old"; fi
+  mv "$new" "$service_environment" || stop "could not write $service_environment."
+  rm -rf "$old"
+  did "Prepared the environment of the service."
+}
+
+make_service_environment() {
+  uv venv --quiet --no-project --python ">=$NEEDED_PYTHON" "$1" || return 1
+  uv pip install --quiet --python "$1/bin/python" --require-hashes \
+    --constraint requirements.lock -r pyproject.toml || return 1
+  # What is started by its name (python -m lib.rehearsal) finds the checkout, as in the environments of the scripts.
+  pwd >"$(echo "$1"/lib/python3*/site-packages)/tmux-orchestrator.pth" || return 1
+  origin_of_service >"$1/made-from"
+}
+
+origin_of_service() { origin_of scheduler.py && pwd; }
+
+service_is_warm() {
+  [ -x "$service_environment/bin/python" ] &&
+    [ "$(cat "$service_environment/made-from" 2>/dev/null)" = "$(origin_of_service)" ]
+}
+
 # ── configuration ──
 
 # What config.local.sh says now.
@@ -585,6 +635,8 @@ check_environments() {
   done < <(doors)
   row environments "$((count - ${#cold[@]})) of $count" "$count" "${cold[*]+"./setup.sh (missing: ${cold[*]})"}"
   if [ ${#cold[@]} -gt 0 ]; then all_hold=no; fi
+  if [ ! -d "$service_environment" ]; then return 0; fi
+  if service_is_warm; then row service found "" ""; else missing_row service "" ./setup.sh; fi
 }
 
 check_test_tools() {
@@ -595,6 +647,8 @@ check_test_tools() {
   fi
   if has shellcheck; then row shellcheck found "" ""; else missing_row shellcheck "" "./setup.sh --dev"; fi
   if has_chromium; then row chromium found "" ""; else missing_row chromium "" "./setup.sh --dev"; fi
+  if [ "$(uname -s)" != Linux ]; then return 0; fi
+  if has systemd-analyze; then row systemd found "" ""; else missing_row systemd "" "./setup.sh --dev"; fi
 }
 
 main "$@"

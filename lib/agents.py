@@ -78,6 +78,12 @@ def live(db: sqlite3.Connection) -> list[Agent]:
     return [_agent(row) for row in rows]
 
 
+def newest_at(db: sqlite3.Connection, worktree: Path) -> int | None:
+    """The id of the last agent that a worktree was recorded for: a path may be used again."""
+    row = db.execute("SELECT max(id) FROM agents WHERE worktree = ?", (str(worktree),)).fetchone()
+    return int(row[0]) if row[0] is not None else None
+
+
 # -- names --
 
 
@@ -201,6 +207,12 @@ def start_epoch(db: sqlite3.Connection, agent_id: int, *, conversation_id: str) 
 
 def started(db: sqlite3.Connection, agent_id: int, *, pane_id: str, process: Process) -> Agent:
     """Record where an agent runs, as the pane's own process."""
+    # A new tmux server counts its panes from %0 again: whoever had this one under the old server has it no more.
+    rows = db.execute(
+        f"{_SELECT} WHERE pane_id = ? AND agents.id != ? AND orchestration_id IS NOT NULL", (pane_id, agent_id)
+    ).fetchall()
+    stale = [row["id"] for row in rows if not host.is_alive(_process(row))]
+    db.executemany("UPDATE agents SET pane_id = NULL WHERE id = ?", [(number,) for number in stale])
     db.execute(
         "UPDATE agents SET pane_id = ?, pane_pid = ?, pid = ?, started = ?, boot = ? WHERE id = ?",
         (pane_id, process.pid, process.pid, process.started, process.boot, agent_id),

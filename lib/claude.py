@@ -1,6 +1,6 @@
 """Claude Code: how it is started, what its hooks and files say, and whether it can be used at all.
 
-The only room, with screens.py, that knows Claude Code's flags, settings, hook payloads and transcript.
+The only room, with screens.py and headless.py, that knows Claude Code's flags, settings, hook payloads and transcript.
 Facts are measured with Claude Code 2.1.330 in tmux 3.3a. The rehearsal agent has the same outside shape,
 so that everything below serves both; only its command and its configuration folder differ.
 """
@@ -106,8 +106,7 @@ def preflight(settings: Settings, program: Program, *, home: Path, project: Path
     found = _check_version(version.result())
     _check_login(login.result())
     _check_permission_mode(settings.permission_mode)
-    if not settings.trust_project:
-        _check_trust(project)
+    check_trust(settings, program, project)
     return Installation(Program.CLAUDE, (executable,), found, config_dir())
 
 
@@ -167,11 +166,14 @@ def _check_permission_mode(mode: str) -> None:
         )
 
 
-def _check_trust(project: Path) -> None:
-    """A repository is trusted when its own top folder was accepted, and then its git worktrees are too.
+def check_trust(settings: Settings, program: Program, project: Path) -> None:
+    """Raises `Unavailable` when Claude Code would ask somebody whether they trust a repository.
 
-    An accepted folder above the repository does not count, nor does one linked worktree for another.
+    A repository is trusted when its own top folder was accepted, and then its git worktrees are too. An accepted
+    folder above the repository does not count, nor does one linked worktree for another.
     """
+    if program is Program.REHEARSAL or settings.trust_project:
+        return
     path = Path(os.environ.get("CLAUDE_CONFIG_DIR") or Path.home()) / ".claude.json"
     try:
         is_trusted = json.loads(path.read_text(encoding="utf-8"))["projects"][str(project)]["hasTrustDialogAccepted"]
@@ -295,6 +297,11 @@ def passed_environment(settings: Settings, environment: Mapping[str, str]) -> di
     }
 
 
+def without_identity(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which a Claude Code is nobody's child."""
+    return {name: value for name, value in environment.items() if name not in _IDENTITY}
+
+
 def _path_with_doors() -> str:
     own = str(Path(sys.prefix) / "bin")  # the environment of a door is not the agents'
     rest = [part for part in os.environ.get("PATH", os.defpath).split(os.pathsep) if part not in (own, str(ROOT))]
@@ -412,6 +419,37 @@ def unread(path: Path) -> list[str]:
     return [prompt for prompt in waiting if prompt not in read]
 
 
+def written(path: Path, *, known: int = 0) -> int:
+    """Where in a transcript the last entry ends that the agent has made itself, in bytes.
+
+    A text that it has only accepted while it was busy is not its doing. `known` is what an earlier call has said.
+    """
+    size = path.stat().st_size
+    end = at = known if 0 < known <= size else max(0, size - _TAIL_BYTES)
+    if at == size:
+        return end
+    with path.open("rb") as lines:
+        lines.seek(at)
+        for line in lines:
+            at += len(line)
+            if line.endswith(b"\n") and not _is_acceptance(line):
+                end = at
+    return end
+
+
+def _is_acceptance(line: bytes) -> bool:
+    try:
+        entry = json.loads(line)
+    except ValueError:  # cut off at the beginning
+        return True
+    return isinstance(entry, dict) and (entry.get("type"), entry.get("operation")) == ("queue-operation", "enqueue")
+
+
+def written_by_helpers(path: Path) -> int:
+    """The bytes of the transcripts of a conversation's subagents; its own does not grow while they work."""
+    return sum(helper.stat().st_size for helper in path.with_suffix("").glob("subagents/*.jsonl"))
+
+
 def ran_command(path: Path, command: str, *, start: int, since: int) -> bool:
     """Whether a transcript, from a position and a time on, says that a slash command was run."""
     name = command.split()[0]
@@ -432,6 +470,17 @@ def limited_until(path: Path) -> int | None:
     limit = (answers[-1].get("apiErrorParams") or {}).get("rate_limit_info") or {}
     resets_at = limit.get("resetsAt")
     return resets_at if isinstance(resets_at, int) else None
+
+
+def has_answered_since(path: Path, since: int) -> bool:
+    """Whether a transcript ends with an answer of the model from after a time (UTC milliseconds); an error is none."""
+    found = path.stat()
+    if found.st_mtime * 1000 <= since:
+        return False
+    return any(
+        entry.get("type") == "assistant" and not entry.get("isApiErrorMessage") and _at(entry) > since
+        for entry in _entries(path, max(0, found.st_size - _TAIL_BYTES))
+    )
 
 
 def _entries(path: Path, start: int) -> Iterator[dict[str, Any]]:

@@ -51,7 +51,7 @@ class Output:
             click.echo(sentence, err=True)
 
 
-class RowId(click.ParamType):
+class RowId(click.ParamType[int]):
     """The id of a row of the store, as an option's type."""
 
     name = "id"

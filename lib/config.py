@@ -81,6 +81,13 @@ class NotifySettings:
 
 
 @dataclass(frozen=True)
+class GitSettings:
+    """What is kept in the projects' repositories."""
+
+    snapshot_days: int = 30
+
+
+@dataclass(frozen=True)
 class Settings:
     """Every setting with its default; config.example.yaml explains each in the same order."""
 
@@ -99,7 +106,23 @@ class Settings:
     recovery: RecoverySettings = RecoverySettings()
     research: ResearchSettings = ResearchSettings()
     notify: NotifySettings = NotifySettings()
+    git: GitSettings = GitSettings()
 
+
+@dataclass(frozen=True)
+class ProjectSettings:
+    """What a project says of itself in `.tmux-orchestrator.yaml` at its top (docs/git.md)."""
+
+    setup: tuple[str, ...] = ()
+    setup_timeout_seconds: float = 600.0
+    lease: tuple[str, ...] = ()
+    check: str | None = None
+    check_timeout_seconds: float = 900.0
+    git_mode: str = "local"
+
+
+#: The file of a project's own settings, at the top of its repository.
+PROJECT_FILE = ".tmux-orchestrator.yaml"
 
 _Group = TypeVar("_Group")
 
@@ -110,6 +133,12 @@ def load(path: Path | None = None) -> Settings:
     if not path.exists():
         return Settings()
     return _group(Settings, read_yaml(path), path, "")
+
+
+def load_project(folder: Path) -> ProjectSettings:
+    """Read a project's own settings from a checkout of it; without the file the defaults. Raises as `load` does."""
+    path = folder / PROJECT_FILE
+    return _group(ProjectSettings, read_yaml(path), path, "") if path.is_file() else ProjectSettings()
 
 
 def _group(kind: type[_Group], entries: object, path: Path, prefix: str) -> _Group:
@@ -158,18 +187,34 @@ def _checked(one: Field[Any], value: object, path: Path, prefix: str) -> Any:
     if kind.endswith("| None") and value is None:
         return None
     if kind.startswith("tuple") and isinstance(value, list):
-        return tuple(str(item) for item in value)
+        items = tuple(str(item) for item in value)
+        if name == "notify.urls":
+            _check_addresses(items, path)
+        return items
     kind = kind.partition(" | ")[0].partition("[")[0]
     if kind == "float" and type(value) is int:
         value = float(value)
     # type() and not isinstance(): true is no number here.
     if type(value).__name__ != kind:
-        raise OrchestratorError(f"{path}: {name} must be {_KINDS[kind]}, not {value!r}")
+        # What may hold a password is not repeated: errors go to the terminal and to logs.
+        found = "" if name in _WITH_SECRETS else f", not {value!r}"
+        raise OrchestratorError(f"{path}: {name} must be {_KINDS[kind]}{found}")
+    if name == "notify.ping_url" and not re.match(r"https?://\S+$", str(value)):
+        raise OrchestratorError(f"{path}: {name} must begin with http:// or https://")
     if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < float("inf"):
         raise OrchestratorError(f"{path}: {name} must be above 0, not {value:g}")
     if name == "check_in_minutes" and isinstance(value, dict):
         return _minutes(value, path)
     return value
+
+
+def _check_addresses(urls: Sequence[str], path: Path) -> None:
+    wrong = [position for position, url in enumerate(urls, start=1) if not re.match(r"[A-Za-z][\w.+-]*://", url)]
+    if wrong:
+        raise OrchestratorError(
+            f"{path}: notify.urls: entry {wrong[0]} is no address with a scheme, such as ntfy://",
+            hint="docs/notifications.md has examples",
+        )
 
 
 def _minutes(value: dict[object, object], path: Path) -> dict[str, int]:
@@ -185,6 +230,7 @@ def _one_of(name: str, value: object, choices: Sequence[str], path: Path, make: 
     return make(value)
 
 
+_WITH_SECRETS = ("notify.urls", "notify.ping_url")
 #: The types of settings, as their annotations name them, in the words of who writes YAML.
 _KINDS = {
     "bool": "true or false",
@@ -195,12 +241,14 @@ _KINDS = {
     "dict": "`role: minutes` lines",
 }
 _GROUPS: dict[str, type[Any]] = {
-    group.__name__: group for group in (QueueSettings, RecoverySettings, ResearchSettings, NotifySettings)
+    group.__name__: group
+    for group in (QueueSettings, RecoverySettings, ResearchSettings, NotifySettings, GitSettings)
 }
 _CHOICES: dict[str, tuple[Sequence[str], Callable[[str], object]]] = {
     "agent": ([str(program) for program in Program], Program),
     "permission_mode": (PERMISSION_MODES, str),
     "notify.events": (NOTICE_KINDS, str),
+    "git_mode": (("local", "github"), str),
 }
 
 

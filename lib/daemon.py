@@ -19,7 +19,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib import agents, authorizations, checkins, config, delivery, host, keeping, messages, signals, store
+from lib import (
+    agents,
+    authorizations,
+    checkins,
+    config,
+    delivery,
+    host,
+    keeping,
+    messages,
+    news,
+    notices,
+    pings,
+    safekeeping,
+    signals,
+    store,
+)
 from lib.config import Settings
 from lib.errands import Errands
 from lib.errors import Busy, NotFound, OrchestratorError, Unavailable
@@ -39,6 +54,12 @@ SETTLING_FOR_SECONDS = 1.0
 #: How long one delivery may wait for its acknowledgement; others are delivered meanwhile.
 ACKNOWLEDGED_WITHIN_SECONDS = 5.0
 _DELIVERIES_AT_ONCE = 4
+#: How soon the errand of the notices is started again that has come to nothing.
+NOTICES_AGAIN_MS = 60_000
+#: How soon the errand of the snapshots is started again that has come to nothing.
+SNAPSHOTS_AGAIN_MS = 300_000
+#: How soon it is looked again whether some agent gets on.
+STANDSTILL_AGAIN_MS = 20_000
 
 
 @dataclass
@@ -49,6 +70,16 @@ class Life:
     errands: Errands
     #: Whether the spec queue drains in this daemon.
     queue: bool = True
+    #: When a step has last failed (UTC milliseconds).
+    failed_at: int | None = None
+    #: When it was last seen that no agent gets on (UTC milliseconds).
+    stood_still_at: int | None = None
+    #: For which due time the errand of the notices was last started, and when.
+    sent_for: tuple[int, int] | None = None
+    #: When the errand of the snapshots was last started (UTC milliseconds).
+    kept_at: int | None = None
+    #: What was seen of the agents that are at work.
+    observation: keeping.Observation = field(default_factory=keeping.Observation)
 
 
 @dataclass
@@ -77,7 +108,12 @@ def read_signals(beat: Beat) -> None:
 
 def fire_check_ins(beat: Beat) -> None:
     """Turn due check-ins into messages."""
-    fired = checkins.fire_due(beat.db, now=beat.now, is_gone=lambda agent: agents.state_of(agent) is AgentState.GONE)
+    fired = checkins.fire_due(
+        beat.db,
+        now=beat.now,
+        is_gone=lambda agent: agents.state_of(agent) is AgentState.GONE,
+        look=news.Looking(beat.db),
+    )
     beat.activity |= bool(fired)
 
 
@@ -125,10 +161,89 @@ def keep_teams(beat: Beat) -> None:
         beat.dues += keeping.revive(beat.db, beat.home, beat.life.errands, now=beat.now)
 
 
+def look_for_stuck(beat: Beat) -> None:
+    """Ask agents that have shown no sign of work for long, then tell a person of them."""
+    recovery = beat.life.settings.recovery
+    if recovery.enabled:
+        keeping.look_for_stuck(
+            beat.db, beat.tmux, beat.life.observation, stuck_minutes=recovery.stuck_minutes, now=beat.now
+        )
+
+
 def drain_queue(beat: Beat) -> None:
     """Settle the queue's attempts that are over, and start what may run."""
     if beat.life.queue:
         beat.dues += draining.drain(beat.db, beat.tmux, beat.home, beat.life.errands, beat.life.settings, now=beat.now)
+
+
+def send_notices(beat: Beat) -> None:
+    """Have the notices sent that are due, and the dead man's switch called while all is well."""
+    due, ping = _due_notices(beat), _due_ping(beat)
+    found = [at for at in (due, ping) if at is not None]
+    beat.dues += [at for at in found if at > beat.now]
+    if any(at <= beat.now for at in found):
+        started = beat.life.errands.start("notices", "scheduler.py", "--send-notices", "--quiet")
+        if started and due is not None and due <= beat.now:
+            beat.life.sent_for = (due, beat.now)
+
+
+def _due_notices(beat: Beat) -> int | None:
+    """When notices are to be sent, or None. With no address they are dropped here, without an errand."""
+    life, due = beat.life, notices.next_due(beat.db, now=beat.now)
+    if due is None or due > beat.now:
+        return due
+    # The errand moves what is due, whatever comes of it. One that has ended without that is not started at every beat.
+    if life.sent_for and life.sent_for[0] == due and abs(beat.now - life.sent_for[1]) < NOTICES_AGAIN_MS:
+        return life.sent_for[1] + NOTICES_AGAIN_MS
+    if _has_addresses(life):
+        return due
+    notices.sort_out(beat.db, (), life.settings.notify.events, now=beat.now)
+    notices.prune(beat.db, now=beat.now)
+    return None
+
+
+def _has_addresses(life: Life) -> bool:
+    """Whether notices can be sent. What is dropped is gone, so the configuration of now is asked before."""
+    try:
+        return bool(life.settings.notify.urls or config.load().notify.urls)
+    except OrchestratorError as error:
+        log.error("notices wait: %s", error.sentence)
+        return True
+
+
+def _due_ping(beat: Beat) -> int | None:
+    """When the dead man's switch is to be called; None while something is wrong, or nobody gets on."""
+    settings, failed_at = beat.life.settings.notify, beat.life.failed_at
+    if settings.ping_url is None:
+        return None
+    every_ms = round(settings.ping_minutes * 60_000)
+    due = pings.next_due(beat.db, every_ms=every_ms, now=beat.now)
+    if due > beat.now:
+        return due
+    if failed_at is not None and abs(beat.now - failed_at) < every_ms:
+        return None
+    # It looks at files of every agent, and beats may come ten times a second.
+    if beat.life.stood_still_at is not None and abs(beat.now - beat.life.stood_still_at) < STANDSTILL_AGAIN_MS:
+        return None
+    if not pings.gets_on(beat.db, now=beat.now):
+        beat.life.stood_still_at = beat.now
+        return None
+    pings.want(beat.db, now=beat.now)
+    return beat.now
+
+
+def keep_worktrees(beat: Beat) -> None:
+    """Have a snapshot taken of the worktrees of live agents, and old ones pruned, when that is due."""
+    life, due = beat.life, safekeeping.next_due(beat.db, now=beat.now)
+    if due is None:
+        return
+    # The errand moves what is due, whatever comes of it. One that has ended without that is not started at every beat.
+    if life.kept_at is not None and abs(beat.now - life.kept_at) < SNAPSHOTS_AGAIN_MS:
+        due = max(due, life.kept_at + SNAPSHOTS_AGAIN_MS)
+    if due > beat.now:
+        beat.dues.append(due)
+    elif life.errands.start(safekeeping.ERRAND, "sync_coordinator.py", "snapshot", "--all", "--quiet"):
+        life.kept_at = beat.now
 
 
 STEPS: tuple[Callable[[Beat], None], ...] = (
@@ -137,7 +252,10 @@ STEPS: tuple[Callable[[Beat], None], ...] = (
     escalate_authorizations,
     deliver_messages,
     keep_teams,
+    look_for_stuck,
     drain_queue,
+    keep_worktrees,
+    send_notices,
 )
 
 
@@ -149,6 +267,7 @@ def tick(db: sqlite3.Connection, tmux: Tmux, home: Path, *, now: int, life: Life
             step(beat)
         except Exception as error:
             beat.failed = True
+            beat.life.failed_at = now
             log.exception("the step %s failed", step.__name__)
             _record_failure(db, step.__name__, error, now)
     return beat
@@ -275,6 +394,12 @@ def running(home: Path) -> Process | None:
 def drains_queue(home: Path) -> bool:
     """Whether the daemon that runs, or ran last, drains the queue."""
     return bool(_who_runs(home).get("queue"))
+
+
+def running_since(home: Path) -> int | None:
+    """When the daemon that runs, or ran last, was started (UTC milliseconds); None when that is not known."""
+    since = _who_runs(home).get("since")
+    return since if isinstance(since, int) else None
 
 
 def _who_runs(home: Path) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib import config, host
-from lib.errors import Busy
 
 #: What a service manager has set for the daemon alone.
 _OF_THE_SERVICE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
@@ -33,8 +32,7 @@ class Errands:
 
         What it prints goes to `logs/NAME.out` of the state home, which holds the last run only.
         """
-        self.reap()
-        if name in self._running or is_at_work(self.home, name):
+        if self.is_running(name):
             return False
         logs = self.home / "logs"
         logs.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -50,6 +48,11 @@ class Errands:
             )
         return True
 
+    def is_running(self, name: str) -> bool:
+        """Whether an errand runs: one of this daemon, which may not have come to its lock yet, or another's."""
+        self.reap()
+        return name in self._running or is_at_work(self.home, name)
+
     def reap(self) -> dict[str, int]:
         """The errands that have ended since the last call, with their exit codes."""
         ended = {name: code for name, child in self._running.items() if (code := child.poll()) is not None}
@@ -60,11 +63,7 @@ class Errands:
 
 def is_at_work(home: Path, name: str) -> bool:
     """Whether an errand holds its lock now, whoever has started it."""
-    try:
-        with host.lock(_lock_path(home, name)):
-            return False
-    except Busy:
-        return True
+    return host.is_held(_lock_path(home, name))
 
 
 @contextlib.contextmanager
@@ -79,14 +78,15 @@ def working(home: Path, name: str) -> Iterator[None]:
 
 
 def last_words(home: Path, name: str) -> str:
-    """The last line that the last run of an errand has printed; "" when there is none."""
+    """What the last run of an errand has printed last, an error with what helps; "" when there is nothing."""
     try:
         with (home / "logs" / f"{name}.out").open("rb") as output:
             output.seek(max(0, output.seek(0, os.SEEK_END) - 4096))
-            lines = output.read().decode("utf-8", "replace").strip().splitlines()
+            lines = [line.strip() for line in output.read().decode("utf-8", "replace").strip().splitlines()]
     except FileNotFoundError:
         return ""
-    return lines[-1].strip() if lines else ""
+    has_hint = len(lines) > 1 and lines[-1].startswith("next: ")
+    return "; ".join(lines[-2:] if has_hint else lines[-1:]).removeprefix("error: ")
 
 
 def _lock_path(home: Path, name: str) -> Path:

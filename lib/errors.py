@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -51,3 +52,9 @@ class Unavailable(OrchestratorError):
     """Not now: a tool is missing, logged out, too old, or could not be asked."""
 
     exit_code = ExitCode.NOT_NOW
+
+
+def together(found: Sequence[OrchestratorError], title: str) -> OrchestratorError:
+    """One error for all that was found: of the first one's kind, each with a line of its own below `title`."""
+    lines = dict.fromkeys(f"{one.sentence}; next: {one.hint}" if one.hint else one.sentence for one in found)
+    return found[0] if len(lines) == 1 else type(found[0])("\n  ".join([f"{title}:", *lines]))

@@ -81,6 +81,37 @@ def _parent(pid: int) -> int:
         return 0
 
 
+def children(pid: int) -> list[Process]:
+    """The processes that a process has started itself and that still run; empty when it has ended."""
+    pids = _children(pid) if Path("/proc/thread-self/children").exists() else _children_without_proc(pid)
+    return [found for child in pids if (found := process(child))]
+
+
+def _children(pid: int) -> list[int]:
+    # The kernel lists them by the thread that has started them.
+    found: list[int] = []
+    with contextlib.suppress(FileNotFoundError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+                found += map(int, (task / "children").read_text(encoding="ascii").split())
+    return found
+
+
+def _children_without_proc(pid: int) -> list[int]:
+    import psutil  # noqa: PLC0415 - only where the kernel does not list them (macOS)
+
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def started_after_seconds(later: Process, first: Process) -> float:
+    """How long after one process another of the same boot has started."""
+    per_second = os.sysconf("SC_CLK_TCK") if Path("/proc/self/stat").exists() else 1000
+    return (later.started - first.started) / per_second
+
+
 def is_alive(known: Process | None) -> bool:
     """Whether exactly this process still runs (a later one with the same pid is another)."""
     return known is not None and process(known.pid) == known
@@ -94,6 +125,8 @@ class Watch:
 
     def __init__(self) -> None:
         self._descriptors: dict[Process, int] = {}
+        self._ended: set[Process] = set()
+        self._has_news = False
         self._poll = select.poll()
 
     def __enter__(self) -> Watch:
@@ -103,25 +136,47 @@ class Watch:
         self.follow([])
 
     def follow(self, processes: Iterable[Process]) -> None:
-        """Wait for the end of these processes, and of no others."""
+        """Wait for the end of these processes, and of no others.
+
+        One that has ended already ends the next wait at once, and only that: it may have ended since the caller looked.
+        """
         wanted = set(processes)
         for gone in self._descriptors.keys() - wanted:
             self._forget(gone)
-        for new in wanted - self._descriptors.keys():
-            if hasattr(os, "pidfd_open") and is_alive(new):
-                with contextlib.suppress(OSError):  # it has ended since the look, or there are too many
-                    self._descriptors[new] = os.pidfd_open(new.pid)
-                    self._poll.register(self._descriptors[new], select.POLLIN)
+        self._ended &= wanted
+        if hasattr(os, "pidfd_open"):
+            for new in wanted - self._descriptors.keys() - self._ended:
+                self._begin(new)
 
     def wait(self, pipe: int, seconds: float) -> bool:
         """Wait until the pipe is written to, a process has ended, or the time is over. Returns False for the last."""
         self._poll.register(pipe, select.POLLIN)
-        ready = {descriptor for descriptor, _ in self._poll.poll(math.ceil(seconds * 1000))}
+        milliseconds = 0 if self._has_news else math.ceil(seconds * 1000)
+        ready = {descriptor for descriptor, _ in self._poll.poll(milliseconds)}
         if pipe in ready:
             os.read(pipe, 4096)
         for ended in [process for process, descriptor in self._descriptors.items() if descriptor in ready]:
             self._forget(ended)
-        return bool(ready)
+            self._ended.add(ended)
+        had_news, self._has_news = self._has_news, False
+        return bool(ready) or had_news
+
+    def _begin(self, new: Process) -> None:
+        try:
+            descriptor = os.pidfd_open(new.pid)
+        except ProcessLookupError:
+            descriptor = None
+        except OSError:  # too many descriptors, or a kernel without them: the next beat looks by itself
+            return
+        # Asked after the descriptor is there: from now on no other process can get this pid unnoticed.
+        if descriptor is not None and is_alive(new):
+            self._descriptors[new] = descriptor
+            self._poll.register(descriptor, select.POLLIN)
+            return
+        if descriptor is not None:
+            os.close(descriptor)
+        self._ended.add(new)
+        self._has_news = True
 
     def _forget(self, process: Process) -> None:
         descriptor = self._descriptors.pop(process)
@@ -136,9 +191,10 @@ def tell_systemd(state: str) -> None:
         return
     import socket  # noqa: PLC0415 - 4 ms, and only a service needs it
 
+    # Whatever keeps it from being told is no reason to end: a service that stays silent is started again.
     with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
         contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
     ):
         # An address that begins with @ is abstract: no file.
         channel.sendto(state.encode(), f"\0{address[1:]}" if address.startswith("@") else address)
@@ -153,17 +209,17 @@ def working_folder() -> Path:
 
 
 @contextlib.contextmanager
-def lock(path: Path, *, wait_seconds: float = 0.0, sentence: str = "") -> Iterator[None]:
+def lock(path: Path, *, wait_seconds: float = 0.0, sentence: str = "") -> Iterator[int]:
     """Hold an advisory lock for the block; it ends with the process, whatever happens.
 
-    The file is never truncated or unlinked: holding means that the descriptor is held.
+    The file is never truncated or unlinked: holding means that the descriptor, which the block gets, is held.
     Raises `Busy` with `sentence` when somebody else holds it for longer than `wait_seconds`.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _acquire(descriptor, wait_seconds, sentence or f"{path.name} is held by another process")
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -178,6 +234,21 @@ def _acquire(descriptor: int, wait_seconds: float, sentence: str) -> None:
             if time.monotonic() >= deadline:
                 raise Busy(sentence) from None
             time.sleep(0.01)
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds a lock now. Any number may ask at once; who takes it may meet them for an instant."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def make_wake_pipe(home: Path) -> int:

@@ -1,16 +1,48 @@
-"""Keeping teams: what has ended of a team that should run is started again, with a stop for crash loops."""
+"""Keeping teams: what has ended is started again, with a stop for crash loops; who may be stuck is asked, then told of.
+
+Nothing here ends a process or a turn.
+"""
 
 from __future__ import annotations
 
 import sqlite3
+import zlib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lib import agents, errands, orchestrations, retries, store
+from lib import (
+    agents,
+    checkins,
+    claude,
+    errands,
+    host,
+    messages,
+    notices,
+    orchestrations,
+    retries,
+    screens,
+    store,
+    stuck,
+    templates,
+)
 from lib.errands import Errands
-from lib.models import AgentState, Orchestration, OrchestrationStatus
+from lib.errors import NotFound
+from lib.models import Agent, AgentState, MessageKind, Orchestration, OrchestrationStatus, Priority
+from lib.stuck import Signs, Told, Watched
+from lib.tmux import Tmux
 
 #: A launch holds its lock soon after it is recorded; one that is younger may not have come to that yet.
 _JUST_RECORDED_MS = 5_000
+
+#: How often agents at work are looked at.
+LOOK_EVERY_MS = 60_000
+#: What an agent starts within its first seconds are its MCP servers, which run as long as it does.
+START_UP_SECONDS = 30.0
+#: The three events of an episode without a sign.
+_EPISODE = ("agent.nudged", "agent.stuck", "agent.got_on")
+
+
+# -- what has ended --
 
 
 def revive(db: sqlite3.Connection, home: Path, running: Errands, *, now: int) -> list[int]:
@@ -20,11 +52,11 @@ def revive(db: sqlite3.Connection, home: Path, running: Errands, *, now: int) ->
     """
     dues: list[int] = []
     for found in orchestrations.live(db):
+        errand = f"launch-{found.id}"
         if found.status not in (OrchestrationStatus.STARTING, OrchestrationStatus.RUNNING):
             continue
-        missing = _missing(db, found, now)
-        errand = f"launch-{found.id}"
-        if not missing or errands.is_at_work(home, errand):
+        missing = _missing(db, found)
+        if not missing or running.is_running(errand):
             continue
         at = _next_revival(db, found, now)
         if at is None:
@@ -38,26 +70,173 @@ def revive(db: sqlite3.Connection, home: Path, running: Errands, *, now: int) ->
     return dues
 
 
-def _missing(db: sqlite3.Connection, found: Orchestration, now: int) -> str | None:
+def _missing(db: sqlite3.Connection, found: Orchestration) -> str | None:
     """What a team lacks, in words; None when nothing does."""
+    if found.status is OrchestrationStatus.STARTING:
+        return "its launch did not end"
     team = agents.of_orchestration(db, found.id)
     gone = [agent.role for agent in team if agents.state_of(agent) is AgentState.GONE]
-    if found.status is OrchestrationStatus.STARTING:
-        return "its launch did not end" if now - found.created_at > _JUST_RECORDED_MS else None
     return f"{', '.join(gone)} {'has' if len(gone) == 1 else 'have'} ended" if gone else None
 
 
 def _next_revival(db: sqlite3.Connection, found: Orchestration, now: int) -> int | None:
-    since = now - retries.CRASH_LOOP_MS
-    told = store.events(db, orchestration=found.id, kind="orchestration.reviving", since=since)
+    if found.status is OrchestrationStatus.STARTING and 0 <= now - found.created_at < _JUST_RECORDED_MS:
+        return found.created_at + _JUST_RECORDED_MS
+    # Whoever brought it out of needs_attention has looked after it: what was before does not count.
+    needed = store.last_event(db, "orchestration.needs_attention", orchestration=found.id)
+    told = store.events(
+        db,
+        orchestration=found.id,
+        kind="orchestration.reviving",
+        since=now - retries.CRASH_LOOP_MS,
+        after=needed.id if needed else 0,
+    )
     return retries.next_revival([event.at for event in told], now=now)
 
 
 def _give_up(db: sqlite3.Connection, home: Path, found: Orchestration, missing: str, now: int) -> None:
     said = errands.last_words(home, f"launch-{found.id}")
+    again = f"auto_orchestrate.py --project {found.project} --resume"
     outcome = (
         f"{missing}, and resuming it {retries.CRASH_LOOP_REVIVALS} times within"
-        f" {retries.CRASH_LOOP_MS // retries.MINUTE_MS} minutes has not helped{f': {said}' if said else ''};"
-        f" next: auto_orchestrate.py --project {found.project} --resume"
+        f" {retries.CRASH_LOOP_MS // retries.MINUTE_MS} minutes has not helped{f': {said}' if said else ''}"
     )
+    outcome += "" if again in outcome else f"; next: {again}"
     orchestrations.set_status(db, found.id, OrchestrationStatus.NEEDS_ATTENTION, now=now, outcome=outcome)
+
+
+# -- who may be stuck --
+
+
+@dataclass
+class Observation:
+    """What a daemon has seen of agents at work. What its successor needs of it stands in the events."""
+
+    watched: dict[int, Watched] = field(default_factory=dict)
+    looked_at: int | None = None
+
+
+def look_for_stuck(
+    db: sqlite3.Connection, tmux: Tmux, observation: Observation, *, stuck_minutes: float, now: int
+) -> None:
+    """Look, once a minute, at every agent that says it is at work.
+
+    One without a sign of that for `stuck_minutes` is asked, once; after as long again a person is told, once. Any sign
+    ends the episode. Nothing else is done: no key is pressed, no process ended.
+    """
+    if observation.looked_at is None:
+        observation.watched = _open_episodes(db, now)
+    elif 0 <= now - observation.looked_at < LOOK_EVERY_MS:
+        return
+    observation.looked_at = now
+    watched, live = observation.watched, set()
+    for found in orchestrations.live(db):
+        for agent in agents.of_orchestration(db, found.id):
+            live.add(agent.id)
+            if found.status is not OrchestrationStatus.RUNNING:
+                continue
+            before = watched.get(agent.id)
+            after = _look_at(tmux, agent, before, stuck_ms=round(stuck_minutes * retries.MINUTE_MS), now=now)
+            _tell(db, agent, before, after, stuck_minutes, now)
+            watched.pop(agent.id, None)
+            if after:
+                watched[agent.id] = after
+    for ended in watched.keys() - live:
+        del watched[ended]
+
+
+def _open_episodes(db: sqlite3.Connection, now: int) -> dict[int, Watched]:
+    """The agents that were told of before this daemon began, as they were then."""
+    found = {}
+    for agent in agents.live(db):
+        assert agent.orchestration_id
+        last = store.last_event(db, *_EPISODE, orchestration=agent.orchestration_id, agent=agent.id)
+        if last and last.kind != "agent.got_on":
+            told = Told.AGENT if last.kind == "agent.nudged" else Told.PERSON
+            found[agent.id] = Watched(Signs(**last.data["signs"]), now, told=told)  # type: ignore[arg-type]  # as recorded
+    return found
+
+
+def _look_at(tmux: Tmux, agent: Agent, before: Watched | None, *, stuck_ms: int, now: int) -> Watched | None:
+    """The next look at an agent; None for one that is not at work."""
+    if agents.state_of(agent) is not AgentState.WORKING:
+        return None
+    path = claude.transcript(agent.config_dir, agent.conversation_id)
+    signs = Signs(
+        epoch=agent.epoch,
+        written=claude.written(path, known=before.signs.written if before else 0) if path else 0,
+        helped=claude.written_by_helpers(path) if path else 0,
+        hook=agent.last_hook,
+        hook_at=agent.last_hook_at,
+    )
+    if before is None or not stuck.is_sign(before.signs, signs):  # the dearer looks only when the others show nothing
+        signs = replace(signs, screen=_screen(tmux, agent), has_child=_has_child(agent))
+    return stuck.watch(before, signs, now=now, stuck_ms=stuck_ms)
+
+
+def _screen(tmux: Tmux, agent: Agent) -> str | None:
+    if agent.pane_id is None:
+        return None
+    try:
+        shown = screens.without_clock(tmux.look(agent.pane_id).screen)
+    except NotFound:
+        return None
+    return f"{zlib.crc32(shown.encode()):08x}"
+
+
+def _has_child(agent: Agent) -> bool:
+    first = agent.process
+    if first is None:
+        return False
+    return any(host.started_after_seconds(one, first) > START_UP_SECONDS for one in host.children(first.pid))
+
+
+def _tell(
+    db: sqlite3.Connection, agent: Agent, before: Watched | None, after: Watched | None, minutes: float, now: int
+) -> None:
+    was = before.told if before else Told.NOBODY
+    is_now = after.told if after else Told.NOBODY
+    if is_now == was:
+        return
+    with store.writing(db):
+        if after is None or is_now is Told.NOBODY:
+            _withdraw_nudge(db, agent, now)
+            if agents.state_of(agent) is not AgentState.GONE:
+                _record(db, "agent.got_on", agent, now)
+        elif is_now is Told.AGENT:
+            text = templates.render("nudge.md", minutes=f"{minutes:g}")
+            nudge = messages.queue(
+                db,
+                agent,
+                text,
+                sender=checkins.SENDER,
+                kind=MessageKind.MESSAGE,
+                priority=Priority.EMERGENCY,
+                now=now,
+            )
+            _record(db, "agent.nudged", agent, now, message=nudge.id, signs=vars(after.signs), minutes=minutes)
+        else:
+            _record(db, "agent.stuck", agent, now, signs=vars(after.signs), minutes=minutes)
+            body = (
+                f"{agent.target} has shown no sign of work for {2 * minutes:g} minutes, although it says that it works:"
+                " no new entry in its conversation, nothing new on its screen, no process that it has started. It was"
+                " asked, and has not answered. Nothing was ended."
+                f" Look: claude_control.py attach {agent.target}"
+            )
+            notices.tell(db, "stuck", f"{agent.target} may be stuck", body, now=now)
+
+
+def _withdraw_nudge(db: sqlite3.Connection, agent: Agent, now: int) -> None:
+    """A question that has not arrived yet is answered, or nobody is there to answer it."""
+    assert agent.orchestration_id
+    asked = store.last_event(db, "agent.nudged", orchestration=agent.orchestration_id, agent=agent.id)
+    if asked and asked.message_id:
+        messages.cancel(
+            db, messages.get(db, asked.message_id), agent, f"{agent.role} is not at work as it was", now=now
+        )
+
+
+def _record(
+    db: sqlite3.Connection, kind: str, agent: Agent, now: int, *, message: int | None = None, **data: object
+) -> None:
+    store.record(db, kind, now=now, orchestration=agent.orchestration_id, agent=agent.id, message=message, **data)

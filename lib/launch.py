@@ -10,8 +10,9 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 from lib import (
@@ -19,28 +20,39 @@ from lib import (
     checkins,
     claude,
     delivery,
+    framing,
     host,
+    meanwhile,
     messages,
     orchestrations,
     planning,
     screens,
+    status,
+    stopping,
     store,
     templates,
     worktrees,
 )
 from lib.errors import NotFound, OrchestratorError, Unavailable
 from lib.models import (
+    PENDING,
     Agent,
     AgentState,
+    Message,
     MessageKind,
     MessageStatus,
     Orchestration,
     OrchestrationStatus,
+    Priority,
 )
+from lib.teams import ORCHESTRATOR
 from lib.tmux import Tmux
 
 #: How long a launch waits for the acknowledgement of a note to an agent that has come back.
 _NOTE_WAIT_SECONDS = 5.0
+
+#: More of one kind within an absence are not looked at for the note.
+_MOST_EVENTS = 1000
 
 #: Called with a role (or "team") and what is happening to it.
 Progress = Callable[[str, str], None]
@@ -64,7 +76,9 @@ def resume(db: sqlite3.Connection, stage: planning.Stage, project: Path, *, prog
             f"{project} has no orchestration to resume" + (f": the last one is {ended.status}" if ended else ""),
             hint=f"auto_orchestrate.py --project {project} --spec SPEC",
         )
-    return bring_about(db, stage, found.id, preflight(stage, found), progress=progress)
+    # Whoever is at it already, such as the scheduler, is waited for: then everything stands, and nothing is made twice.
+    wait_seconds = stage.settings.launch_timeout_seconds
+    return bring_about(db, stage, found.id, preflight(stage, found), progress=progress, wait_seconds=wait_seconds)
 
 
 def preflight(stage: planning.Stage, found: Orchestration) -> claude.Installation:
@@ -81,17 +95,24 @@ def bring_about(
     installation: claude.Installation,
     *,
     progress: Progress,
+    wait_seconds: float = 0.0,
 ) -> Orchestration:
     """Make what is recorded of an orchestration true: session, worktrees, agents, briefings.
 
     Raises the first agent's error after all have been tried; nothing is removed, and the orchestration stays as
-    recorded, so that resuming goes on where this stopped.
+    recorded, so that resuming goes on where this stopped. Raises `Busy` when another is at it for longer than
+    `wait_seconds`.
     """
     found = orchestrations.get(db, orchestration_id)
+    lock = stage.home / "locks" / f"launch-{found.id}.lock"
+    if wait_seconds and host.is_held(lock):
+        progress("team", "waits for another launch or resume of it")
     with host.lock(
-        stage.home / "locks" / f"launch-{found.id}.lock",
+        lock,
+        wait_seconds=wait_seconds,
         sentence=f"{found.session} is being launched or resumed",
     ):
+        orchestrations.check_runs(orchestrations.get(db, found.id))
         try:
             _write_spec(stage.home, found)
             worktrees.remember_starting_point(
@@ -103,7 +124,15 @@ def bring_about(
             orchestrations.set_status(db, found.id, OrchestrationStatus.RUNNING, now=host.now_ms())
         except (OrchestratorError, OSError, sqlite3.Error) as error:
             raise _with_resume_hint(error, stage, found) from error
+        finally:
+            _end_if_stopped(db, stage, found)
     return orchestrations.get(db, found.id)
+
+
+def _end_if_stopped(db: sqlite3.Connection, stage: planning.Stage, found: Orchestration) -> None:
+    """A team that was stopped meanwhile gets no new agents: whoever stopped it has not seen the last of them."""
+    if orchestrations.get(db, found.id).status is OrchestrationStatus.STOPPED:
+        stopping.end_processes(db, stage.tmux, found)
 
 
 def _bring_all_up(
@@ -114,9 +143,12 @@ def _bring_all_up(
     progress: Progress,
 ) -> None:
     team = agents.of_orchestration(db, found.id)
+    gone = {agent.id for agent in team if agents.state_of(agent) is AgentState.GONE}
     git_lock = threading.Lock()
     with ThreadPoolExecutor(len(team)) as pool:
-        tasks = [pool.submit(_bring_up, stage, found, agent, team, installation, progress, git_lock) for agent in team]
+        tasks = [
+            pool.submit(_bring_up, stage, found, agent, team, gone, installation, progress, git_lock) for agent in team
+        ]
     errors = [error for task in tasks if (error := task.exception())]
     if errors:
         raise errors[0]
@@ -167,6 +199,7 @@ def _bring_up(
     found: Orchestration,
     agent: Agent,
     team: Sequence[Agent],
+    gone: Collection[int],
     installation: claude.Installation,
     progress: Progress,
     git_lock: threading.Lock,
@@ -177,11 +210,11 @@ def _bring_up(
         with git_lock:  # two `git worktree add` at once contend for the same lock files
             worktrees.ensure(found.project, agent.worktree, agent.branch, found.starting_commit)
         progress(agent.role, "worktree")
-        agent, restarted = _ensure_process(db, stage, found, agent, installation)
+        agent, restarted = _ensure_process(db, stage, found, agent, team, gone, installation)
         progress(agent.role, "started" if restarted else "running")
         _await_ready(stage, agent)
         progress(agent.role, "ready")
-        _ensure_briefed(db, stage, found, agent, team, restarted)
+        _ensure_briefed(db, stage, found, agent, team)
         progress(agent.role, "briefed")
     finally:
         db.close()
@@ -192,6 +225,8 @@ def _ensure_process(
     stage: planning.Stage,
     found: Orchestration,
     agent: Agent,
+    team: Sequence[Agent],
+    gone: Collection[int],
     installation: claude.Installation,
 ) -> tuple[Agent, bool]:
     """Have the agent's process run in its window. Returns the agent and whether it was started now."""
@@ -201,11 +236,12 @@ def _ensure_process(
     transcript = claude.transcript(agent.config_dir, agent.conversation_id)
     goes_on = transcript is not None
     if transcript:
-        for prompt in claude.unread(transcript):
-            messages.take_back(db, agent, prompt, now=host.now_ms())
+        _take_back_what_was_lost(db, agent, transcript)
     conversation = agent.conversation_id if goes_on or agent.epoch == 0 else str(uuid.uuid4())
-    agent = agents.start_epoch(db, agent.id, conversation_id=conversation)
+    text = _note(db, found, agent, team, gone, transcript) if transcript else None
     with store.writing(db):
+        note = _leave_note(db, agent, text) if text else None
+        agent = agents.start_epoch(db, agent.id, conversation_id=conversation)
         checkins.revive(db, agent.id)
         store.record(
             db,
@@ -213,6 +249,7 @@ def _ensure_process(
             now=host.now_ms(),
             orchestration=found.id,
             agent=agent.id,
+            message=note.id if note else None,
             epoch=agent.epoch,
             resumed=goes_on,
         )
@@ -239,6 +276,101 @@ def _ensure_process(
     # A process that has ended already is recorded all the same: waiting for it will say how it ended.
     process = host.process(pid) or host.ended(pid)
     return agents.started(db, agent.id, pane_id=pane_id, process=process), True
+
+
+def _take_back_what_was_lost(db: sqlite3.Connection, agent: Agent, transcript: Path) -> None:
+    """Queue again what the agent had acknowledged and does not know: it was killed before it came to it."""
+    for prompt in claude.unread(transcript):
+        messages.take_back(db, agent, prompt, now=host.now_ms())
+    # The hook comes 0.1 s before the entry in the transcript.
+    last_entry_at = int(transcript.stat().st_mtime * 1000)
+    for message in messages.acknowledged_since(db, agent.id, last_entry_at):
+        mark = framing.head(message.id, message.sender)
+        if not any(mark in prompt for prompt in claude.prompts(transcript)):
+            framed = framing.frame(message.id, message.sender, message.body)
+            messages.take_back(db, agent, framed, now=host.now_ms())
+
+
+# -- the note to an agent that was interrupted --
+
+
+def _note(
+    db: sqlite3.Connection,
+    found: Orchestration,
+    agent: Agent,
+    team: Sequence[Agent],
+    gone: Collection[int],
+    transcript: Path,
+) -> str | None:
+    """What an agent is told when it comes back; None for one that was never briefed: its briefing is to come."""
+    briefing = messages.briefing_of(db, agent.id)
+    if briefing is None or briefing.status is not MessageStatus.ACKNOWLEDGED:
+        return None
+    now = host.now_ms()
+    since = max(agent.last_hook_at or 0, int(transcript.stat().st_mtime * 1000))
+    if earlier := _note_on_its_way(db, agent):
+        since = min(since, earlier.queued_at)  # of the time before it, it has not heard either
+    return templates.render(
+        "interrupted.md",
+        away=status.ago(now - since),
+        since=datetime.fromtimestamp(since / 1000).strftime("%Y-%m-%d %H:%M"),
+        lines=_meanwhile(db, found, agent, team, gone, since),
+    )
+
+
+def _leave_note(db: sqlite3.Connection, agent: Agent, text: str) -> Message:
+    """Queue a note in the place of one that has not arrived; call it in the transaction that brings the agent back."""
+    now = host.now_ms()
+    if earlier := _note_on_its_way(db, agent):
+        messages.cancel(db, earlier, agent, "a newer one takes its place", now=now)
+    # Before all that waits, and it counts against no rate.
+    return messages.queue(
+        db, agent, text, sender=checkins.SENDER, kind=MessageKind.MESSAGE, priority=Priority.HIGH, now=now
+    )
+
+
+def _note_on_its_way(db: sqlite3.Connection, agent: Agent) -> Message | None:
+    """The note of an agent's last start, while it has not arrived."""
+    assert agent.orchestration_id
+    start = store.last_event(db, "agent.starting", orchestration=agent.orchestration_id, agent=agent.id)
+    note = messages.get(db, start.message_id) if start and start.message_id else None
+    return note if note and note.status in PENDING else None
+
+
+def _meanwhile(
+    db: sqlite3.Connection, found: Orchestration, agent: Agent, team: Sequence[Agent], gone: Collection[int], since: int
+) -> list[str]:
+    events = [
+        event
+        for kind in meanwhile.KINDS
+        for event in store.events(db, orchestration=found.id, kind=kind, since=since, limit=_MOST_EVENTS)
+    ]
+    return meanwhile.told(
+        agent.id,
+        roles={mate.id: mate.role for mate in team},
+        gone=gone,
+        events=events,
+        commits=_commits_of_others(found, agent, team, since),
+        senders=[message.sender for message in messages.pending(db, agent.id)],
+    )
+
+
+def _commits_of_others(
+    found: Orchestration, agent: Agent, team: Sequence[Agent], since: int
+) -> list[meanwhile.Commits]:
+    # A commit that the Orchestrator has merged by moving its branch forward is its author's, who comes before it.
+    known: set[str] = set()
+    made = []
+    for mate in sorted(team, key=lambda mate: mate.role == ORCHESTRATOR):
+        try:
+            commits = worktrees.commits_since(found.project, mate.branch, found.starting_commit, since)
+        except OrchestratorError:  # a note that tells less is no reason to leave an agent where it is
+            continue
+        new = [commit for commit in commits if commit.id not in known]
+        known |= {commit.id for commit in new}
+        if new and mate.id != agent.id:
+            made.append(meanwhile.Commits(mate.role, len(new), new[0].id[:7], new[0].subject))
+    return made
 
 
 def _own_pane(tmux: Tmux, agent: Agent) -> str | None:
@@ -281,12 +413,7 @@ def _last_words(tmux: Tmux, agent: Agent) -> str:
 
 
 def _ensure_briefed(
-    db: sqlite3.Connection,
-    stage: planning.Stage,
-    found: Orchestration,
-    agent: Agent,
-    team: Sequence[Agent],
-    restarted: bool,
+    db: sqlite3.Connection, stage: planning.Stage, found: Orchestration, agent: Agent, team: Sequence[Agent]
 ) -> None:
     """Have the briefing acknowledged exactly once; an agent that was interrupted hears that instead."""
     desk = delivery.Desk(db, stage.tmux, stage.home)
@@ -295,16 +422,8 @@ def _ensure_briefed(
     if briefing and briefing.status is MessageStatus.ACKNOWLEDGED and not knows:
         messages.requeue(db, briefing, agent, "the conversation was lost", now=host.now_ms())
     elif briefing and briefing.status is MessageStatus.ACKNOWLEDGED:
-        if restarted:
-            messages.queue(
-                db,
-                agent,
-                templates.render("interrupted.md"),
-                sender=checkins.SENDER,
-                kind=MessageKind.MESSAGE,
-                now=host.now_ms(),
-            )
-            delivery.deliver(desk, agent, wait_seconds=_NOTE_WAIT_SECONDS)
+        if note := _note_on_its_way(db, agent):
+            delivery.deliver(desk, agent, until=note.id, wait_seconds=_NOTE_WAIT_SECONDS)
         return
     if briefing is None:
         text = templates.render(

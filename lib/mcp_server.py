@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 
-from lib import agents, checkins, cleaning, config, framing, host, hub, messages, orchestrations, status, store
+from lib import agents, checkins, cleaning, config, framing, host, hub, messages, news, orchestrations, status, store
 from lib.cli import Output
 from lib.control import desk, mail, progress
 from lib.control.desk import Caller
@@ -115,22 +115,34 @@ def report_failure(reason: str) -> str:
         return progress.report_failure(caller, agent, reason)[1]
 
 
-def schedule_check_in(minutes: int, note: str, target: str = "", recurring: bool = False) -> str:
+def schedule_check_in(
+    minutes: int, note: str, target: str = "", recurring: bool = False, if_changed: bool = False
+) -> str:
     """Have a note come back as a message in so many minutes.
 
     minutes: in how many minutes, and with recurring also how often.
     note: what to be reminded of.
     target: whom to remind: a role of your team. Yourself when left out.
     recurring: again and again; it takes the place of the last recurring one.
+    if_changed: only when there is something new by then: commits of others, messages, reports, checks.
     """
     with _desk() as (caller, agent):
         reminded = agents.resolve(caller.db, caller.tmux, target, sender=agent) if target else agent
+        if not reminded.is_guest:
+            orchestrations.check_runs(orchestrations.of_agent(caller.db, reminded))
+        seen = news.Looking(caller.db).seen(reminded) if if_changed else None
         made = checkins.add(
-            caller.db, reminded.id, cleaning.clean(note), minutes=minutes, now=host.now_ms(), recurring=recurring
+            caller.db,
+            reminded.id,
+            cleaning.clean(note),
+            minutes=minutes,
+            now=host.now_ms(),
+            recurring=recurring,
+            terms=checkins.Terms(if_changed=if_changed, seen=seen),
         )
         desk.ensure_scheduler(_SILENT, caller)
         how = f"every {minutes} minutes" if recurring else f"in {minutes} minutes"
-        return f"check-in {made.id} for {made.target} {how}"
+        return f"check-in {made.id} for {made.target} {how}{', if there is something new' if if_changed else ''}"
 
 
 def list_team() -> str:

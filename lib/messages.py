@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
 from lib import cleaning, framing
 from lib.errors import NotFound, Usage
@@ -185,6 +186,30 @@ def take_back(db: sqlite3.Connection, agent: Agent, prompt: str, *, now: int) ->
             db.execute("UPDATE messages SET pasted_at = NULL, submitted_at = NULL WHERE id = ?", (row["id"],))
 
 
+def acknowledged_since(db: sqlite3.Connection, agent_id: int, since: int) -> list[Message]:
+    """The framed messages that an agent has acknowledged after a time (UTC milliseconds), by its hook's word."""
+    rows = db.execute(
+        "SELECT * FROM messages WHERE agent_id = ? AND status = 'acknowledged' AND acknowledged_at > ?"
+        " AND kind != 'command' AND carried_by IS NULL ORDER BY id",
+        (agent_id, since),
+    )
+    return [_message(row) for row in rows]
+
+
+def newest_id(db: sqlite3.Connection) -> int:
+    """The id of the newest message to anybody; 0 when there is none."""
+    return int(db.execute("SELECT coalesce(max(id), 0) FROM messages").fetchone()[0])
+
+
+def count_since(db: sqlite3.Connection, agent_id: int, after: int, kinds: Sequence[MessageKind]) -> int:
+    """How many messages of these kinds were sent to an agent after the one with an id."""
+    marks = ", ".join("?" * len(kinds))
+    row = db.execute(
+        f"SELECT count(*) FROM messages WHERE agent_id = ? AND id > ? AND kind IN ({marks})", (agent_id, after, *kinds)
+    ).fetchone()
+    return int(row[0])
+
+
 def hold(db: sqlite3.Connection, message: Message, reason: str) -> None:
     """Note why a message waits; no event, since this is looked at on every beat."""
     if message.reason != reason:
@@ -208,6 +233,17 @@ def fail_pending(db: sqlite3.Connection, agent_id: int, reason: str) -> None:
     db.execute(
         f"UPDATE messages SET status = 'failed', reason = ? WHERE agent_id = ? AND {_IS_PENDING}", (reason, agent_id)
     )
+
+
+def cancel(db: sqlite3.Connection, message: Message, agent: Agent, reason: str, *, now: int) -> None:
+    """Cancel a message that has not arrived: nobody needs it any more."""
+    with writing(db):
+        changed = db.execute(
+            f"UPDATE messages SET status = 'cancelled', reason = ? WHERE id = ? AND {_IS_PENDING}",
+            (reason, message.id),
+        ).rowcount
+        if changed:
+            _tell(db, "message.cancelled", agent, message.id, now, reason=reason)
 
 
 def cancel_pending(db: sqlite3.Connection, orchestration_id: str, reason: str) -> None:

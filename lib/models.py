@@ -62,6 +62,7 @@ class Priority(IntEnum):
 class CheckInStatus(StrEnum):
     SCHEDULED = "scheduled"
     FIRED = "fired"
+    SKIPPED = "skipped"
     CANCELLED = "cancelled"
     DEAD = "dead"
 
@@ -96,6 +97,10 @@ class NoticeStatus(StrEnum):
     FAILED = "failed"
     DROPPED = "dropped"
 
+
+#: What an entry's priority may be, and its budget in minutes.
+PRIORITIES = (-1000, 1000)
+BUDGET_MINUTES = (1, 1_000_000)
 
 #: What notices tell of, in the words by which a person chooses (setting `notify.events`).
 NOTICE_KINDS = ("completed", "failed", "needs_attention", "stuck", "abandoned", "batch")
@@ -234,8 +239,8 @@ class Message:
 class CheckIn:
     """A note that becomes a message at `due_at` (UTC milliseconds); recurring when it has an interval or a cron line.
 
-    `planned_at` is its place on the grid, `due_at` that and the jitter. With `if_changed` it is told only when the
-    agent has something new since `seen`.
+    `planned_at` is its place on the grid, `due_at` that and the jitter, `decided_at` when the two were decided. With
+    `if_changed` it is told only when the agent has something new since `seen`.
     """
 
     id: int
@@ -244,6 +249,7 @@ class CheckIn:
     note: str
     planned_at: int
     due_at: int
+    decided_at: int
     interval_minutes: int | None
     cron: str | None
     catch_up: CatchUp
@@ -255,6 +261,14 @@ class CheckIn:
     attempts: int
     reason: str | None
     fired_at: int | None
+
+
+@dataclass(frozen=True)
+class News:
+    """What an agent has not been told of: in a few words, "" when there is nothing; `seen` is all that there is now."""
+
+    text: str
+    seen: str
 
 
 @dataclass(frozen=True)
@@ -314,7 +328,6 @@ class Notice:
     title: str
     body: str
     status: NoticeStatus
-    attempts: int
     not_before: int
     reason: str | None
     queued_at: int

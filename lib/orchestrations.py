@@ -106,6 +106,24 @@ def recent(db: sqlite3.Connection, *, since: int) -> list[Orchestration]:
     return [_orchestration(row) for row in rows]
 
 
+def every(db: sqlite3.Connection) -> list[Orchestration]:
+    """All orchestrations, live and over, oldest first."""
+    return [_orchestration(row) for row in db.execute("SELECT * FROM orchestrations ORDER BY created_at, rowid")]
+
+
+def named(db: sqlite3.Connection, name: str) -> list[Orchestration]:
+    """The orchestrations of a session, live and over, oldest first; or the one that has this id."""
+    rows = db.execute(
+        "SELECT * FROM orchestrations WHERE session = ? OR id = ? ORDER BY created_at, rowid", (name, name)
+    )
+    return [_orchestration(row) for row in rows]
+
+
+def projects(db: sqlite3.Connection) -> list[Path]:
+    """The projects of all orchestrations, live and over."""
+    return [Path(row["project"]) for row in db.execute("SELECT DISTINCT project FROM orchestrations ORDER BY project")]
+
+
 def sessions(db: sqlite3.Connection) -> set[str]:
     """The session names of live orchestrations."""
     return {found.session for found in live(db)}

@@ -8,7 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib import agents, checkins, claude, dependencies, orchestrations, specs, store, teams, templates, worktrees
+from lib import (
+    agents,
+    checkins,
+    claude,
+    config,
+    dependencies,
+    named_locks,
+    news,
+    orchestrations,
+    specs,
+    store,
+    teams,
+    templates,
+    worktrees,
+)
 from lib.config import Settings, config_path
 from lib.errors import NotFound, OrchestratorError
 from lib.models import Orchestration, OrchestrationStatus, Program
@@ -37,14 +51,39 @@ class Stage:
     settings: Settings
 
 
+def path_of(cwd: Path, named: str) -> Path:
+    """A path as a person writes it, seen from `cwd`. Raises `NotFound` for the home of an unknown user."""
+    try:
+        return cwd / Path(named).expanduser()
+    except RuntimeError:  # pathlib's word for ~somebody who is not known here
+        raise NotFound(f"{named}: there is no such user") from None
+
+
+def project_of(cwd: Path, named: str) -> Path:
+    """The repository that a person names: by a path, or by a folder of PROJECTS_DIR."""
+    path = path_of(cwd, named)
+    projects = config.projects_dir()
+    if not path.exists() and "/" not in named and projects and (projects / named).exists():
+        path = projects / named
+    return worktrees.project_root(path)
+
+
 def read_spec(path: Path) -> specs.Spec:
     """Read a spec file. Raises `NotFound` or `OrchestratorError` with a sentence that names it."""
-    if not path.exists():
-        raise NotFound(f"no spec at {path}")
-    if not path.is_file():
-        raise OrchestratorError(f"the spec {path} is not a file")
-    with path.open("rb") as file:
-        return specs.parse(file.read(specs.MAXIMUM_BYTES + 1), path)
+    return specs.parse(spec_content(path), path)
+
+
+def spec_content(path: Path) -> bytes:
+    """What is in a spec file, up to one byte more than a spec may have. Raises as `read_spec`."""
+    try:
+        if not path.exists():
+            raise NotFound(f"no spec at {path}")
+        if not path.is_file():  # a pipe would be waited for
+            raise OrchestratorError(f"the spec {path} is not a file")
+        with path.open("rb") as file:
+            return file.read(specs.MAXIMUM_BYTES + 1)
+    except OSError as error:
+        raise OrchestratorError(f"the spec {path} cannot be read: {error.strerror}", hint=f"ls -l {path}") from None
 
 
 def decide(
@@ -65,23 +104,13 @@ def decide(
 
     `spec` is what `spec_path` held when it was read; without it the file is read now.
     """
-    _check_names(project, spec_path.resolve())
+    check_names(project, spec_path.resolve())
     spec = spec or read_spec(spec_path)
-    known_roles = list(templates.roles())
-    _check_settings(stage.settings, known_roles)
-    team = teams.choose(
-        spec.text,
-        known_roles=known_roles,
-        types=templates.team_types(),
-        roles=roles,
-        team_type=team_type,
-        size=size,
-        plan=team_plan,
-    )
+    team = choose_team(stage.settings, spec.text, roles=roles, team_type=team_type, size=size, team_plan=team_plan)
     if found := orchestrations.live_in(db, project):
         raise orchestrations.already_running(found, project)
-    start = worktrees.starting_point(project)
-    worktrees.check_room(project, _worktrees_folder(project), _BRANCHES)
+    named_locks.check_free(stage.home, project)
+    start = check_project(project)
     orchestration_id = orchestrations.mint_id()
     config_dir = claude.rehearsal(stage.home).config_dir if program is Program.REHEARSAL else claude.config_dir()
     orchestration = Orchestration(
@@ -102,18 +131,49 @@ def decide(
         created_at=now,
         updated_at=now,
     )
+    folder = worktrees.folder_of(project)
     branches = f"{_BRANCHES}/{orchestration_id}-{specs.slug(spec_path.stem, longest=30)}"
     new = tuple(
         agents.NewAgent(
             role=role,
             window=window,
-            worktree=_free_worktree(project, role, orchestration_id),
+            worktree=_free_worktree(folder, role, orchestration_id),
             branch=f"{branches}/{role}",
             conversation_id=str(uuid.uuid4()),
         )
         for window, role in enumerate(team.roles)
     )
     return Plan(orchestration, spec, team, new)
+
+
+def choose_team(
+    settings: Settings,
+    spec_text: str,
+    *,
+    roles: Sequence[str] = (),
+    team_type: str | None = None,
+    size: str | None = None,
+    team_plan: str | None = None,
+) -> teams.Team:
+    """The team for a spec. Raises `Usage` for a role or type that is none, listing what is valid."""
+    known_roles = list(templates.roles())
+    _check_settings(settings, known_roles)
+    return teams.choose(
+        spec_text,
+        known_roles=known_roles,
+        types=templates.team_types(),
+        roles=roles,
+        team_type=team_type,
+        size=size,
+        plan=team_plan,
+    )
+
+
+def check_project(project: Path) -> worktrees.StartingPoint:
+    """Where the work in a project would begin. Raises what would keep a team from working there."""
+    start = worktrees.starting_point(project)
+    worktrees.check_room(project, worktrees.folder_of(project), _BRANCHES)
+    return start
 
 
 def _check_settings(settings: Settings, known_roles: Sequence[str]) -> None:
@@ -124,8 +184,8 @@ def _check_settings(settings: Settings, known_roles: Sequence[str]) -> None:
         )
 
 
-def _check_names(*paths: Path) -> None:
-    # The store, tmux and the agents take text.
+def check_names(*paths: Path) -> None:
+    """Raises `OrchestratorError` for a path that is no text: the store, tmux and the agents take text."""
     for path in paths:
         try:
             str(path).encode()
@@ -141,15 +201,10 @@ def _free_session(db: sqlite3.Connection, tmux: Tmux, wanted: str) -> str:
     return next(name for name in names if name not in taken)
 
 
-def _free_worktree(project: Path, role: str, orchestration_id: str) -> Path:
+def _free_worktree(folder: Path, role: str, orchestration_id: str) -> Path:
     # An earlier orchestration's worktree may hold work: a new one never takes its place.
-    folder = _worktrees_folder(project)
     path = folder / role
     return folder / f"{role}-{orchestration_id}" if path.exists() or path.is_symlink() else path
-
-
-def _worktrees_folder(project: Path) -> Path:
-    return project.parent / f"{project.name}-tmux-worktrees"
 
 
 def record(db: sqlite3.Connection, stage: Stage, decided: Plan) -> None:
@@ -157,6 +212,8 @@ def record(db: sqlite3.Connection, stage: Stage, decided: Plan) -> None:
     roles = templates.roles()
     now = decided.orchestration.created_at
     with store.writing(db):
+        # Again, and in the transaction: who takes the lock from here on looks at the store, and waits for this.
+        named_locks.check_free(stage.home, decided.orchestration.project)
         if decided.orchestration.session in orchestrations.sessions(db):
             # Somebody has launched a project of the same name since the plan was made.
             wanted = f"{specs.slug(decided.orchestration.project.name)}-impl"
@@ -165,7 +222,10 @@ def record(db: sqlite3.Connection, stage: Stage, decided: Plan) -> None:
         orchestrations.add(db, decided.orchestration)
         for new in decided.agents:
             agent_id = agents.add(db, decided.orchestration, new)
-            minutes = stage.settings.check_in_minutes.get(new.role, roles[new.role].check_in_minutes)
+            role = roles[new.role]
+            minutes = stage.settings.check_in_minutes.get(new.role, role.check_in_minutes)
             note = templates.render("recurring_check_in.md", role=new.role)
-            checkins.add(db, agent_id, note, minutes=minutes, now=now, recurring=True)
+            seen = news.Looking(db).seen(agents.get(db, agent_id)) if role.check_in_if_changed else None
+            terms = checkins.Terms(if_changed=role.check_in_if_changed, seen=seen)
+            checkins.add(db, agent_id, note, minutes=minutes, now=now, recurring=True, terms=terms)
         dependencies.declare(db, decided.orchestration.id, decided.team.depends)

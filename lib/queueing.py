@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lib import agents, daemon, history, host, orchestrations, planning, starting, stopping, store
+from lib import agents, daemon, history, host, orchestrations, planning, stopping, store
 from lib.cli import Output
 from lib.errors import Usage
 from lib.models import Attempt, EntryStatus, OrchestrationStatus, QueueEntry
@@ -22,17 +22,27 @@ def add(
     """SPEC PROJECT: queue one spec."""
     if len(words) != 2:
         raise Usage("--queue-add takes SPEC PROJECT", hint="scheduler.py --queue-add spec.md ~/projects/webapp")
-    spec_path = starting.path_of(host.working_folder(), words[0]).resolve()
+    spec_path = planning.path_of(host.working_folder(), words[0]).resolve()
     spec = planning.read_spec(spec_path)
-    project = starting.project_of(host.working_folder(), words[1])
-    new = entries.NewEntry(spec_path, spec.text, project, priority=priority, budget_minutes=budget_minutes)
-    told(output, home, entries.add(store.connect(home), [new], now=host.now_ms(), again=again))
+    project = planning.project_of(host.working_folder(), words[1])
+    new = entries.NewEntry(spec_path, spec.text, project, priority=priority, budget_minutes=budget_minutes, again=again)
+    told(output, home, entries.add(store.connect(home), [new], now=host.now_ms()))
 
 
-def told(output: Output, home: Path, added: entries.Added) -> None:
-    """Say what adding has come to, and have a scheduler that drains the queue."""
-    db, now = store.connect(home), host.now_ms()
-    lines = []
+def told(
+    output: Output,
+    home: Path,
+    added: entries.Added,
+    *,
+    first: Sequence[str] = (),
+    of_project: Mapping[Path, Mapping[str, object]] | None = None,
+) -> None:
+    """Say what adding has come to, and have a scheduler that drains the queue.
+
+    `first` are lines that come before, `of_project` is what belongs to the data of a project's entries.
+    """
+    db, now, more = store.connect(home), host.now_ms(), of_project or {}
+    lines = [*first]
     for entry in added.entries:
         name = f"{entry.spec_path.name} in {entry.project}"
         if entry.id in added.new:
@@ -41,7 +51,10 @@ def told(output: Output, home: Path, added: entries.Added) -> None:
             lines.append(
                 f"entry {entry.id} is this already ({draining.status_of(db, entry)}): {name}; --again for one more"
             )
-    output.answer("\n".join(lines), [{**_row(db, entry, now), "new": entry.id in added.new} for entry in added.entries])
+    rows = [
+        {**_row(db, entry, now), "new": entry.id in added.new, **more.get(entry.project, {})} for entry in added.entries
+    ]
+    output.answer("\n".join(lines), rows)
     if added.new:
         say_who_drains(output, home)
 

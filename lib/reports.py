@@ -18,7 +18,7 @@ from pathlib import Path
 from lib import agents, cleaning, dependencies, messages, orchestrations, templates, worktrees
 from lib.errors import OrchestratorError, Usage
 from lib.models import Agent, Message, MessageKind, Orchestration, OrchestrationStatus
-from lib.store import record, writing
+from lib.store import events, record, writing
 from lib.teams import ORCHESTRATOR
 
 #: How long a check may take unless the report says otherwise.
@@ -200,6 +200,27 @@ def reported_roles(db: sqlite3.Connection, orchestration_id: str) -> set[str]:
         (orchestration_id,),
     )
     return {row[0] for row in rows}
+
+
+def newest_id(db: sqlite3.Connection) -> int:
+    """The id of the newest report of anybody; 0 when there is none."""
+    return int(db.execute("SELECT coalesce(max(id), 0) FROM reports").fetchone()[0])
+
+
+def by_others_since(db: sqlite3.Connection, agent: Agent, after: int) -> tuple[int, int]:
+    """How many completions an agent's teammates have reported after the one with an id, and with how many checks."""
+    row = db.execute(
+        "SELECT count(*), count(check_command) FROM reports JOIN agents ON agents.id = reports.agent_id"
+        " WHERE reports.id > ? AND agents.orchestration_id = ? AND agents.id != ?",
+        (after, agent.orchestration_id, agent.id),
+    ).fetchone()
+    return int(row[0]), int(row[1])
+
+
+def failed_checks_since(db: sqlite3.Connection, agent: Agent, after: int) -> int:
+    """How many checks of an agent's teammates have failed after the event with an id."""
+    found = events(db, orchestration=agent.orchestration_id, kind="report.check_failed", after=after)
+    return sum(event.agent_id != agent.id for event in found)
 
 
 # -- checks --

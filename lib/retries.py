@@ -25,9 +25,10 @@ def next_attempt(failures: int, *, max_attempts: int, first_pause_minutes: float
 def next_revival(revived_at: Sequence[int], *, now: int) -> int | None:
     """When a team of which something has ended may be started again; None when it is in a crash loop.
 
-    `revived_at` are the times of its revivals. Those in the future, after the clock was set back, count as now.
+    `revived_at` are the times of its revivals since a person has last looked after it. One in the future is from
+    before the clock was set back: nobody knows how long ago, and to wait for it could take days.
     """
-    recent = sorted(min(at, now) for at in revived_at if at > now - CRASH_LOOP_MS)
+    recent = sorted(at for at in revived_at if now - CRASH_LOOP_MS < at <= now)
     if len(recent) >= CRASH_LOOP_REVIVALS:
         return None
     return recent[-1] + _REVIVAL_PAUSES_MS[len(recent)] if recent else now

@@ -84,6 +84,12 @@ _CHOICE = re.compile(r"^ {0,4}❯ (\d+\. |No, exit$|Yes)")
 _ASKS = re.compile(r"\b(Esc to (cancel|close|go back)|Enter to (select|confirm|save))\b")
 # The spinner of a turn and of a retried request; "✻ Cooked for 4s" of a finished turn has neither sign.
 _SPINNER = re.compile(r"[·✢✳✶✻✽*∗] \S.*(…|· retrying )")
+#: How many rows a spinner's tip, what stands beside the footer and a rehearsal's queue may take above the composer.
+_BELOW_SPINNER = 12
+_COUNTS = re.compile(r"[\d.,]+k? tokens|attempt \d+/\d+")
+_DURATION = re.compile(r"\b(?:\d+(?:\.\d+)?(?:ms|[smhd])\b ?)*\d+(?:\.\d+)?(?:ms|[smhd])\b")
+#: Bullets of what runs just now come and go; spinners stand in front of what is said of helpers, too.
+_BLINKING = " \xa0●⏺·✢✳✶✻✽*∗"
 _BUSY_FOOTER = "esc to interrupt"
 _BASH_FOOTER = "! for shell mode"
 _SHORTCUTS = "/ for commands"  # the help of "?" begins like the footer of the shell mode
@@ -109,6 +115,22 @@ def ends_with_line(draft: str, line: str) -> bool:
     """Whether the draft ends with this line, however narrow the pane that wrapped it."""
     wanted = _without_space(line)
     return bool(wanted) and _without_space(draft).endswith(wanted)
+
+
+def without_clock(capture: str) -> str:
+    """What a capture shows of an agent's doing, without what moves by itself: two that are equal show no progress.
+
+    Left out are the spinner with its seconds, blinking bullets, durations, tips, the composer and the footer. Of the
+    spinner's line only the count of tokens stays, which grows while the model speaks.
+    """
+    rows = _rows(capture)
+    composer = _composer(rows)
+    shown = [row.text for row in (rows if composer is None else composer.above)]
+    spinners = [number for number, text in enumerate(shown) if _SPINNER.match(text)]
+    if spinners and spinners[-1] >= len(shown) - _BELOW_SPINNER:
+        shown[spinners[-1] :] = _COUNTS.findall(shown[spinners[-1]])
+    still = (_DURATION.sub("", text).strip(_BLINKING) for text in shown)
+    return "\n".join(text for text in still if text)
 
 
 def _composer(rows: Sequence[_Row]) -> _Composer | None:

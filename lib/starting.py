@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import config, daemon, host, launch, orchestrations, planning, progress, status, store, worktrees
+from lib import config, daemon, host, launch, orchestrations, planning, progress, specs, status, store, worktrees
 from lib.cli import Output
 from lib.errors import NotFound, Usage
 from lib.models import Orchestration, Program
@@ -24,6 +24,14 @@ class Request:
     plan: str | None = None
     size: str | None = None
     agent: str | None = None
+    new_project: bool = False
+    force: bool = False
+    batch: bool = False
+    batch_file: str | None = None
+    again: bool = False
+    priority: int | None = None
+    tags: tuple[str, ...] = ()
+    budget: int | None = None
     resume: bool = False
     status_only: bool = False
     dry_run: bool = False
@@ -44,12 +52,28 @@ def orchestrate(output: Output, home: Path, cwd: Path, request: Request) -> None
 def _launch(output: Output, home: Path, cwd: Path, request: Request) -> None:
     if not request.specs:
         raise Usage("name a spec with --spec", hint="try it without one: auto_orchestrate.py --demo")
-    if len(request.specs) > 1:
-        raise Usage("one --spec at a time: a launch works one spec")
-    spec_path = path_of(cwd, request.specs[0]).absolute()
+    spec_path = planning.path_of(cwd, request.specs[0]).absolute()
     if not spec_path.exists():
         raise NotFound(f"no spec at {spec_path}")
-    project = project_of(cwd, request.project) if request.project else worktrees.project_root(spec_path)
+    project = planning.project_of(cwd, request.project) if request.project else worktrees.project_root(spec_path)
+    launch_spec(output, home, request, project=project, spec_path=spec_path)
+
+
+def launch_spec(
+    output: Output,
+    home: Path,
+    request: Request,
+    *,
+    project: Path,
+    spec_path: Path,
+    spec: specs.Spec | None = None,
+    first: Sequence[str] = (),
+    more: Mapping[str, object] | None = None,
+) -> None:
+    """Launch a team for a spec, or show what that would do. `spec` is what was read of it already.
+
+    `first` are lines that come before the answer, and `more` belongs to its data.
+    """
     settings = config.load()
     program = Program(request.agent) if request.agent else settings.agent
     tmux = Tmux.from_environment()
@@ -61,6 +85,7 @@ def _launch(output: Output, home: Path, cwd: Path, request: Request) -> None:
         stage,
         project=project,
         spec_path=spec_path,
+        spec=spec,
         program=program,
         now=host.now_ms(),
         roles=request.roles,
@@ -73,7 +98,8 @@ def _launch(output: Output, home: Path, cwd: Path, request: Request) -> None:
         return
     start_team(output, stage, decided)
     found = orchestrations.get(db, decided.orchestration.id)
-    output.answer(_how_to_go_on(found), status.as_data([status.of(db, found)])[0])
+    data = {**status.as_data([status.of(db, found)])[0], **(more or {})}
+    output.answer("\n".join([*first, _how_to_go_on(found)]), data)
 
 
 def start_team(output: Output, stage: planning.Stage, decided: planning.Plan) -> None:
@@ -97,7 +123,7 @@ def start_team(output: Output, stage: planning.Stage, decided: planning.Plan) ->
 def _resume(output: Output, home: Path, cwd: Path, request: Request) -> None:
     if request.specs:
         raise Usage("--resume goes on with the recorded spec; leave --spec out")
-    project = project_of(cwd, request.project) if request.project else worktrees.project_root(cwd)
+    project = planning.project_of(cwd, request.project) if request.project else worktrees.project_root(cwd)
     if request.status_only:
         _show(output, home, project)
         return
@@ -127,23 +153,6 @@ def _show(output: Output, home: Path, project: Path) -> None:
         raise NotFound(f"{project} has no orchestration", hint="auto_orchestrate.py --spec SPEC")
     one = status.of(db, found)
     output.answer(status.as_text([one], now=host.now_ms()), status.as_data([one])[0])
-
-
-def project_of(cwd: Path, named: str) -> Path:
-    """The repository that --project names: a path, or a folder of PROJECTS_DIR."""
-    path = path_of(cwd, named)
-    projects = config.projects_dir()
-    if not path.exists() and "/" not in named and projects and (projects / named).exists():
-        path = projects / named
-    return worktrees.project_root(path)
-
-
-def path_of(cwd: Path, named: str) -> Path:
-    """A path as a person writes it, seen from `cwd`. Raises `NotFound` for the home of an unknown user."""
-    try:
-        return cwd / Path(named).expanduser()
-    except RuntimeError:  # pathlib's word for ~somebody who is not known here
-        raise NotFound(f"{named}: there is no such user") from None
 
 
 def _how_to_go_on(found: Orchestration) -> str:

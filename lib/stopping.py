@@ -9,12 +9,25 @@ import sqlite3
 import time
 from dataclasses import dataclass
 
-from lib import agents, host, orchestrations, worktrees
+from lib import agents, host, orchestrations, safekeeping, worktrees
 from lib.errors import OrchestratorError
-from lib.models import LIVE, Orchestration, OrchestrationStatus, Process
+from lib.models import LIVE, Agent, Orchestration, OrchestrationStatus, Process
+from lib.safekeeping import Kept
 from lib.tmux import Tmux
 
 _LEAVES_WITHIN_SECONDS = 5.0
+#: How long a question to git may take before a team is ended, also within a beat of the scheduler. What it ends are
+#: processes: files stay, and were kept half an hour ago at the latest.
+_KEPT_WITHIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A team that was stopped: what its agents leave, and what came of the snapshots that were taken before."""
+
+    orchestration: Orchestration
+    leftovers: list[Leftover]
+    kept: list[Kept]
 
 
 @dataclass(frozen=True)
@@ -28,9 +41,7 @@ class Leftover:
     dirty: bool
 
 
-def stop(
-    db: sqlite3.Connection, tmux: Tmux, orchestration_id: str, *, now: int
-) -> tuple[Orchestration, list[Leftover]]:
+def stop(db: sqlite3.Connection, tmux: Tmux, orchestration_id: str, *, now: int) -> Stopped:
     """End a team's agents and its session. Worktrees and branches stay, and are named.
 
     Only the session that bears the orchestration's mark and the processes that were recorded are ended.
@@ -38,7 +49,7 @@ def stop(
     found = orchestrations.get(db, orchestration_id)
     if found.status in LIVE:
         orchestrations.set_status(db, found.id, OrchestrationStatus.STOPPED, now=now)
-    end_processes(db, tmux, found)
+    kept = end_processes(db, tmux, found, now=now)
     leftovers = []
     for agent in agents.of_orchestration(db, found.id):
         if not agent.worktree.exists():
@@ -47,14 +58,26 @@ def stop(
         into = found.starting_branch or found.starting_commit
         unmerged = worktrees.unmerged_commits(found.project, agent.branch, into)
         leftovers.append(Leftover(agent.role, str(agent.worktree), agent.branch, unmerged, work.dirty))
-    return orchestrations.get(db, found.id), leftovers
+    return Stopped(orchestrations.get(db, found.id), leftovers, kept)
 
 
-def end_processes(db: sqlite3.Connection, tmux: Tmux, found: Orchestration) -> None:
-    """End the session that bears an orchestration's mark, and the processes that were recorded for its agents."""
+def end_processes(db: sqlite3.Connection, tmux: Tmux, found: Orchestration, *, now: int | None = None) -> list[Kept]:
+    """End the session that bears an orchestration's mark, and the processes that were recorded for its agents.
+
+    A snapshot of each worktree is taken before; one that fails is told in what is returned, and prevents nothing.
+    """
+    kept = _keep(db, agents.of_orchestration(db, found.id), host.now_ms() if now is None else now)
     if tmux.orchestration_of(found.session) == found.id:
         tmux.kill_session(found.session)
     _end([agent.process for agent in agents.of_orchestration(db, found.id) if agent.process])
+    return kept
+
+
+def _keep(db: sqlite3.Connection, team: list[Agent], now: int) -> list[Kept]:
+    try:
+        return safekeeping.keep(db, team, why="before its team is ended", now=now, seconds=_KEPT_WITHIN_SECONDS)
+    except OrchestratorError as error:  # what came of it could not be recorded
+        return [Kept(agent, problem=error.sentence) for agent in team]
 
 
 def _end(processes: list[Process]) -> None:

@@ -90,6 +90,7 @@ CREATE TABLE check_ins (
     note TEXT NOT NULL,
     planned_at INTEGER NOT NULL, -- on its grid
     due_at INTEGER NOT NULL, -- that and the jitter
+    decided_at INTEGER NOT NULL, -- when the two were decided
     interval_minutes INTEGER CHECK (interval_minutes > 0),
     cron TEXT,
     catch_up TEXT NOT NULL CHECK (catch_up IN ('once', 'skip', 'all')),
@@ -97,15 +98,18 @@ CREATE TABLE check_ins (
     jitter_seconds INTEGER NOT NULL CHECK (jitter_seconds >= 0),
     if_changed INTEGER NOT NULL CHECK (if_changed IN (0, 1)),
     seen TEXT, -- what there was when it was last told, as news.py counts it
-    status TEXT NOT NULL CHECK (status IN ('scheduled', 'fired', 'cancelled', 'dead')),
+    status TEXT NOT NULL CHECK (status IN ('scheduled', 'fired', 'skipped', 'cancelled', 'dead')),
     attempts INTEGER NOT NULL DEFAULT 0,
     reason TEXT,
     fired_at INTEGER,
     CHECK (interval_minutes IS NULL OR cron IS NULL)
 ) STRICT;
 CREATE INDEX due_check_ins ON check_ins (due_at) WHERE status = 'scheduled';
-CREATE UNIQUE INDEX one_recurring_check_in ON check_ins (agent_id)
-    WHERE status = 'scheduled' AND (interval_minutes IS NOT NULL OR cron IS NOT NULL);
+CREATE INDEX decided_check_ins ON check_ins (decided_at) WHERE status = 'scheduled';
+CREATE UNIQUE INDEX one_check_in_at_intervals ON check_ins (agent_id)
+    WHERE status = 'scheduled' AND interval_minutes IS NOT NULL;
+CREATE UNIQUE INDEX one_cron_line_for_a_note ON check_ins (agent_id, note)
+    WHERE status = 'scheduled' AND cron IS NOT NULL;
 
 CREATE TABLE reports (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -211,14 +215,48 @@ CREATE TABLE notices (
     title TEXT NOT NULL,
     body TEXT NOT NULL,
     status TEXT NOT NULL CHECK (status IN ('queued', 'sent', 'failed', 'dropped')),
+    not_before INTEGER NOT NULL, -- the earliest of its dispatches
+    reason TEXT,
+    queued_at INTEGER NOT NULL,
+    sent_at INTEGER -- when the first address took it
+) STRICT;
+CREATE INDEX due_notices ON notices (not_before) WHERE status = 'queued';
+
+CREATE TABLE dispatches ( -- a notice to one address
+    notice_id INTEGER NOT NULL REFERENCES notices (id) ON DELETE CASCADE,
+    address TEXT NOT NULL, -- a digest of the URL, which holds secrets
+    status TEXT NOT NULL CHECK (status IN ('queued', 'sent', 'failed', 'dropped')),
     attempts INTEGER NOT NULL DEFAULT 0,
     not_before INTEGER NOT NULL,
     reason TEXT,
-    queued_at INTEGER NOT NULL,
-    sent_at INTEGER
+    sent_at INTEGER, -- the same for what went as one digest
+    PRIMARY KEY (notice_id, address)
 ) STRICT;
-CREATE INDEX due_notices ON notices (not_before) WHERE status = 'queued';
-CREATE INDEX sent_notices ON notices (sent_at) WHERE status = 'sent';
+CREATE INDEX waiting_dispatches ON dispatches (address, not_before) WHERE status = 'queued';
+CREATE INDEX sent_dispatches ON dispatches (address, sent_at) WHERE status = 'sent';
+
+CREATE TABLE ping ( -- of the dead man's switch
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    wanted_at INTEGER, -- when the daemon last found itself well
+    pinged_at INTEGER, -- when the address last answered well
+    failures INTEGER NOT NULL DEFAULT 0, -- since then
+    reason TEXT
+) STRICT;
+INSERT INTO ping (id) VALUES (1);
+
+CREATE TABLE worktree_looks ( -- the last look at an agent's worktree, to keep what it holds
+    agent_id INTEGER PRIMARY KEY REFERENCES agents (id),
+    looked_at INTEGER NOT NULL,
+    head TEXT,
+    uncommitted_since INTEGER, -- NULL when all was committed
+    failure TEXT -- why nothing could be kept
+) STRICT;
+
+CREATE TABLE snapshot_pruning (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    pruned_at INTEGER
+) STRICT;
+INSERT INTO snapshot_pruning (id) VALUES (1);
 
 CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -231,6 +269,7 @@ CREATE TABLE events (
 ) STRICT;
 CREATE INDEX events_of_orchestration ON events (orchestration_id, id);
 CREATE INDEX events_of_message ON events (message_id, id) WHERE message_id IS NOT NULL;
+CREATE INDEX events_of_check_ins ON events (at) WHERE kind IN ('check_in.fired', 'check_in.skipped', 'check_in.missed');
 """
 
 #: Migration number N brings the database from user_version N-1 to N; a released one is never edited.
@@ -242,17 +281,15 @@ def connect(home: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
     WAL, and synchronous=FULL: a power cut loses no committed message. That costs 0.3 ms a write on the
     machine of docs/decisions/store.md, and no part of this system writes a thousand times a second.
+    `read_only` is for one look: it changes no file, not even those that SQLite keeps beside the database.
     """
     path = home / "orchestrator.db"
     try:
-        if not read_only:
+        if read_only:
+            db = _open_read_only(path)
+        else:
             home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        name = f"{path.as_uri()}?mode=ro" if read_only else str(path)
-        # isolation_level None: transactions are the explicit ones of writing().
-        db = sqlite3.connect(name, uri=read_only, isolation_level=None, timeout=10.0, check_same_thread=False)
-        db.row_factory = sqlite3.Row
-        db.execute("PRAGMA foreign_keys = ON")
-        db.execute("PRAGMA synchronous = FULL")
+            db = _open(str(path))
         if _version(db) < len(MIGRATIONS) and not read_only:
             _migrate(db, path)
     except (sqlite3.Error, OSError) as error:
@@ -264,6 +301,60 @@ def connect(home: Path, *, read_only: bool = False) -> sqlite3.Connection:
             f"the store {path} was written by a newer version of this toolkit", hint="update the checkout"
         )
     return db
+
+
+def _open(name: str, *, uri: bool = False) -> sqlite3.Connection:
+    # isolation_level None: transactions are the explicit ones of writing().
+    db = sqlite3.connect(name, uri=uri, isolation_level=None, timeout=10.0, check_same_thread=False)
+    db.row_factory = sqlite3.Row
+    db.execute("PRAGMA foreign_keys = ON")
+    db.execute("PRAGMA synchronous = FULL")
+    return db
+
+
+#: A writer that comes or goes may take the files away between our look at them and the opening.
+_TRIES = 20
+
+
+def _open_read_only(path: Path) -> sqlite3.Connection:
+    """Open a database without changing a file.
+
+    Plain mode=ro is not enough, measured with SQLite 3.40: it writes to the shared-memory file that is there, and
+    makes one that is not.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            db = _open_as_it_lies(path)
+            _version(db)  # only now is the log opened
+        except sqlite3.OperationalError as error:
+            if not left or not path.exists() or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN:
+                raise
+        else:
+            return db
+    raise AssertionError  # the last try returns or raises
+
+
+def _open_as_it_lies(path: Path) -> sqlite3.Connection:
+    log, shared = (path.with_name(path.name + ending) for ending in ("-wal", "-shm"))
+    if not log.exists():  # whoever wrote last has closed it, and all is in the one file
+        return _open(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+    if shared.exists():  # somebody writes now, or was killed: then SQLite reads the log into its own memory
+        return _open(f"{path.as_uri()}?mode=ro&readonly_shm=1", uri=True)
+    return _open_copy(path, log)
+
+
+def _open_copy(*files: Path) -> sqlite3.Connection:
+    """A log without its shared memory: nobody has it open, as after a restore from a backup."""
+    import shutil  # noqa: PLC0415 - this is rare
+    import tempfile  # noqa: PLC0415 - the same
+
+    with tempfile.TemporaryDirectory(prefix="tmux-orchestrator-") as folder:
+        for file in files:
+            shutil.copyfile(file, Path(folder) / file.name)
+        db = _open(str(Path(folder) / files[0].name))
+        db.execute("PRAGMA query_only = ON")
+        _version(db)  # it holds the files from now on, whatever becomes of their names
+        return db
 
 
 def _version(db: sqlite3.Connection) -> int:
@@ -359,23 +450,43 @@ def events(
     limit: int = 1000,
 ) -> list[Event]:
     """Events in order of their ids, after an id and a time; of one orchestration, message or kind, when named."""
+    named = {"orchestration_id": orchestration, "message_id": message, "kind": kind}
+    wanted = {column: value for column, value in named.items() if value is not None}
+    # Only what is named, so that its index serves: a team that runs for weeks has 100,000 events.
+    clauses = "".join(f" AND {column} = ?" for column in wanted)
     rows = db.execute(
-        "SELECT * FROM events WHERE id > ? AND (? IS NULL OR orchestration_id = ?) AND (? IS NULL OR message_id = ?)"
-        " AND (? IS NULL OR kind = ?) AND at >= ? ORDER BY id LIMIT ?",
-        (after, orchestration, orchestration, message, message, kind, kind, since, limit),
+        f"SELECT * FROM events WHERE id > ? AND at >= ?{clauses} ORDER BY id LIMIT ?",
+        (after, since, *wanted.values(), limit),
     )
-    return [
-        Event(
-            id=row["id"],
-            at=row["at"],
-            kind=row["kind"],
-            orchestration_id=row["orchestration_id"],
-            agent_id=row["agent_id"],
-            message_id=row["message_id"],
-            data=json.loads(row["data"]),
-        )
-        for row in rows
-    ]
+    return [_event(row) for row in rows]
+
+
+def last_event(db: sqlite3.Connection, *kinds: str, orchestration: str, agent: int | None = None) -> Event | None:
+    """The newest event of these kinds in an orchestration, or of one agent in it; None when there is none."""
+    marks = ", ".join("?" * len(kinds))
+    row = db.execute(
+        f"SELECT * FROM events WHERE orchestration_id = ? AND kind IN ({marks}) AND (? IS NULL OR agent_id = ?)"
+        " ORDER BY id DESC LIMIT 1",
+        (orchestration, *kinds, agent, agent),
+    ).fetchone()
+    return _event(row) if row else None
+
+
+def _event(row: sqlite3.Row) -> Event:
+    return Event(
+        id=row["id"],
+        at=row["at"],
+        kind=row["kind"],
+        orchestration_id=row["orchestration_id"],
+        agent_id=row["agent_id"],
+        message_id=row["message_id"],
+        data=json.loads(row["data"]),
+    )
+
+
+def newest_event(db: sqlite3.Connection) -> int:
+    """The id of the newest event; 0 when there is none."""
+    return int(db.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0])
 
 
 def only(row: sqlite3.Row | None, sentence: str) -> sqlite3.Row:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.config import ROOT
+from lib.errors import OrchestratorError
 from lib.teams import TeamType
 
 FOLDER = ROOT / "templates"
@@ -18,6 +19,7 @@ class Role:
     name: str
     summary: str
     check_in_minutes: int
+    check_in_if_changed: bool
     text: str
 
 
@@ -55,7 +57,10 @@ def _role(path: Path) -> Role:
 
     _, front, text = path.read_text(encoding="utf-8").split("---\n", 2)
     values = yaml.safe_load(front)
-    return Role(path.stem, values["summary"], int(values["check_in_minutes"]), text.strip())
+    condition = values.get("check_in_if")
+    if condition not in (None, "changed"):
+        raise OrchestratorError(f"{path}: check_in_if is changed or not there, not {condition!r}")
+    return Role(path.stem, values["summary"], int(values["check_in_minutes"]), condition == "changed", text.strip())
 
 
 def _team_type(path: Path) -> TeamType:

@@ -9,14 +9,23 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib import repository
 from lib.errors import NotFound, OrchestratorError, Unavailable, Usage
 
 if TYPE_CHECKING:
     import git
+
+#: Where the worktrees of a project go, in its repository's own configuration; seen from the repository.
+_FOLDER = "orchestration.worktreesFolder"
+#: Who signs a commit of ours when git knows nobody.
+_NOBODY = "Tmux Orchestrator"
+#: The first git that finds the worktrees of a repository again that was moved.
+_RELINKS = (2, 30)
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,14 @@ class Work:
     commits: int
     files: tuple[str, ...]
     dirty: bool
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit, by its full id."""
+
+    id: str
+    subject: str
 
 
 def project_root(path: Path) -> Path:
@@ -70,12 +87,34 @@ def starting_point(project: Path) -> StartingPoint:
     return StartingPoint(None if branch == "HEAD" else branch.removeprefix("refs/heads/"), commit)
 
 
-def make_repository(folder: Path, *, author: str, subject: str) -> None:
-    """Make a folder a git repository on branch main, with one commit that holds all its files."""
-    _ask(folder, "init", "-q", "-b", "main")
-    _ask(folder, "add", "--all")
-    person = ("-c", f"user.name={author}", "-c", f"user.email={author.lower()}@localhost")
-    _ask(folder, *person, "commit", "-q", "-m", subject)
+def make_repository(folder: Path, *, subject: str, author: str | None = None) -> None:
+    """Make a folder a git repository on branch main, with one commit that holds all its files.
+
+    Without an `author` the user signs it, as their git knows them, else a neutral name. No hook of the user's runs
+    and no key is asked for: nobody may be there.
+    """
+    _ask(folder, "init", "-q")
+    _ask(folder, "symbolic-ref", "HEAD", "refs/heads/main")  # init -b needs git 2.28
+    _ask(folder, "add", "--all", "--force")  # whatever the user's own ignore file says
+    name = author or _NOBODY
+    settings = {"core.hooksPath": os.devnull, "commit.gpgSign": "false"}
+    person = {"user.name": name, "user.email": f"{name.lower().replace(' ', '-')}@localhost"}
+    settings |= {key: value for key, value in person.items() if author or not _setting(folder, key)}
+    given = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
+    _ask(folder, *given, "commit", "-q", "-m", subject)
+
+
+def folder_of(project: Path) -> Path:
+    """Where the worktrees of a project's agents go: beside it, or as its own configuration says."""
+    if named := _setting(project, _FOLDER):
+        # Seen from the repository, so that both can be moved together.
+        return Path(os.path.normpath(main_worktree(project) / named))
+    return project.parent / f"{project.name}-tmux-worktrees"
+
+
+def remember_folder(project: Path, folder: Path) -> None:
+    """Record where the worktrees of a project's agents go, in the repository's own configuration."""
+    _ask(project, "config", "--local", _FOLDER, os.path.relpath(folder, project))
 
 
 def remember_starting_point(project: Path, orchestration_id: str, start: StartingPoint) -> None:
@@ -140,6 +179,57 @@ def main_worktree(project: Path) -> Path:
     return next(iter(worktrees(project)), project)
 
 
+def linked(project: Path) -> list[Path]:
+    """The linked worktrees of a project that are there. Raises `OrchestratorError` for one that is another's now."""
+    found = [path for path in list(worktrees(project))[1:] if (path / ".git").is_file()]
+    for path in found:
+        try:
+            holder = main_worktree(path)
+        except OrchestratorError:  # its link is broken: no other has it
+            continue
+        if holder != project:
+            raise OrchestratorError(
+                f"{path} is in {project}'s list of worktrees, and belongs to {holder}",
+                hint=f"move {project} away yourself",
+            )
+    return found
+
+
+def find_each_other(project: Path, paths: Sequence[Path]) -> bool:
+    """Whether these are worktrees of a project, by its list and by their own links."""
+    try:
+        return set(paths) <= set(worktrees(project)) and all(main_worktree(path) == project for path in paths)
+    except OrchestratorError:  # a link leads nowhere
+        return False
+
+
+def check_relinks() -> None:
+    """Raises `Unavailable` when this git cannot find a moved repository's worktrees again."""
+    said = _ask(Path("/"), "--version").split()
+    number = tuple(int(part) for part in said[2].split(".")[:2]) if len(said) > 2 else ()
+    if number < _RELINKS:
+        raise Unavailable(f"{' '.join(said)} is too old to move a repository that has worktrees: 2.30 is needed")
+
+
+def relink(project: Path, *moved: Path) -> None:
+    """Have a repository that was moved, and those of its worktrees that were moved, find each other again."""
+    _ask(project, "worktree", "repair", *map(str, moved))
+
+
+def is_untouched(project: Path, name: str, content: bytes) -> bool:
+    """Whether a repository is as `make_repository` has left it: one branch, one commit, and only this file."""
+    try:
+        return (
+            (project / name).read_bytes() == content
+            and _ask(project, "for-each-ref", "--format=%(refname)").split() == ["refs/heads/main"]
+            and _ask(project, "rev-list", "--count", "HEAD").strip() == "1"
+            and _ask(project, "ls-tree", "--name-only", "-r", "-z", "HEAD") == f"{name}\0"
+            and not _ask(project, "status", "--porcelain", "--ignored")
+        )
+    except (OrchestratorError, OSError):  # whatever it is, it is not what we have made
+        return False
+
+
 def work_since(worktree: Path, commit: str, branch: str) -> Work:
     """What an agent's branch holds beyond `commit`. Raises `NotFound` when the worktree is gone."""
     if not worktree.exists():
@@ -152,6 +242,47 @@ def work_since(worktree: Path, commit: str, branch: str) -> Work:
         files=tuple(_ask(worktree, "diff", "--name-only", "-z", commit, head).split("\0")[:-1]),
         dirty=bool(_ask(worktree, "status", "--porcelain").strip()),
     )
+
+
+def commits_since(project: Path, branch: str, start: str, since: int) -> list[Commit]:
+    """The commits that were made on a branch itself after `start` and a time (UTC milliseconds), newest first.
+
+    What was merged into it is not its own. Empty when the branch is gone.
+    """
+    if not _ask(project, "for-each-ref", "--format=%(refname)", f"refs/heads/{branch}"):
+        return []
+    own = ("--first-parent", "--no-merges", f"--since=@{since // 1000}", f"{start}..refs/heads/{branch}")
+    lines = _ask(project, "log", "--format=%H %s", *own).splitlines()
+    found = (line.partition(" ") for line in lines)
+    # A subject may be in an encoding of its own.
+    return [Commit(one, text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")) for one, _, text in found]
+
+
+def heads(project: Path, *names: str, seconds: float) -> dict[str, str]:
+    """The commits that branches stand on, by branch: those of these names, and all in a folder whose name ends with /.
+
+    Raises `OrchestratorError`, also when git takes longer than `seconds`.
+    """
+    patterns = [f"refs/heads/{name}" for name in names]
+    said = repository.ask(project, "for-each-ref", "--format=%(objectname) %(refname)", *patterns, seconds=seconds)
+    lines = [line.split(" ", 1) for line in said.splitlines()]
+    return {name.removeprefix("refs/heads/"): commit for commit, name in lines}
+
+
+def count_new(project: Path, head: str, *, beyond: Sequence[str], seconds: float) -> int:
+    """How many commits were made on the way to `head` that these others do not hold; a merge counts as one.
+
+    Raises as `heads`, also for a commit that is there no more.
+    """
+    others = [f"^{commit}" for commit in beyond]
+    said = repository.ask(project, "rev-list", "--count", "--first-parent", head, *others, "--", seconds=seconds)
+    return int(said)
+
+
+def log_since(project: Path, branch: str, commit: str) -> str:
+    """What a branch holds beyond a commit, newest first: subjects, and the files of each with their changed lines."""
+    words = ("--no-merges", "--stat=100", "--format=%h %an, %ad: %s", "--date=iso-strict", "--max-count=50")
+    return _ask(project, "log", *words, f"{commit}..refs/heads/{branch}")
 
 
 def unmerged_commits(project: Path, branch: str, into: str) -> int:
@@ -168,6 +299,11 @@ def _repository(path: Path) -> git.Repo:
 def _check_git() -> None:
     if shutil.which("git") is None:
         raise Unavailable("git is not installed", hint="./setup.sh")
+
+
+def _setting(folder: Path, key: str) -> str:
+    """A setting of git's as it holds in a folder; "" when it is not set."""
+    return _ask(folder, "config", "--default", "", "--get", key).rstrip("\n")
 
 
 def _ask(folder: Path, *arguments: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from lib import agents, daemon, orchestrations, store
 from lib.config import Settings
 from lib.errands import Errands
-from lib.models import Agent, Orchestration, OrchestrationStatus, Program
+from lib.models import Agent, News, Orchestration, OrchestrationStatus, Program
 
 
 def an_agent(**changed: Any) -> Agent:
@@ -40,6 +40,11 @@ def an_agent(**changed: Any) -> Agent:
 def a_life(home: Path) -> daemon.Life:
     """A daemon's life with the default settings."""
     return daemon.Life(Settings(), Errands(home))
+
+
+def a_look(agent: Agent, seen: str | None) -> News:
+    """What somebody finds that looks for news: a report for whoever has seen only what was `before`."""
+    return News("1 report" if seen == "before" else "", "after")
 
 
 def an_orchestration(**changed: Any) -> Orchestration:

@@ -62,6 +62,16 @@ def wait_for(look: Callable[[], Value], what: str, *, seconds: float = 30.0) -> 
     pytest.fail(f"waited {seconds:.0f} s for {what}")
 
 
+def snapshot(*folders: Path) -> dict[Path, tuple[int, int, int, bytes]]:
+    """All below folders, and these: mode, size, time of the last change, content."""
+    found = {}
+    for path in (path for folder in folders for path in (folder, *folder.rglob("*"))):
+        is_plain = path.is_file() and not path.is_symlink()
+        about = path.lstat()
+        found[path] = (about.st_mode, about.st_size, about.st_mtime_ns, path.read_bytes() if is_plain else b"")
+    return found
+
+
 def commit_all(repository: Path, message: str) -> None:
     identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
     for arguments in (("add", "-A"), (*identity, "commit", "-q", "--allow-empty", "-m", message)):

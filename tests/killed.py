@@ -13,7 +13,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from lib import config, daemon, host, store
+from lib import cli, config, daemon, host, launch, noticing, planning, store
 from lib.errands import Errands
 from lib.queue import draining
 from lib.tmux import Tmux
@@ -53,6 +53,11 @@ def main(part: str, number: str, more: str = "") -> None:
     kill_before(int(number))
     if part == "beat":
         beat(home, int(more) if more else host.now_ms())
+    elif part == "resume":
+        stage = planning.Stage(home, Tmux.from_environment(), config.load())
+        launch.resume(store.connect(home), stage, Path(more), progress=lambda role, what: None)
+    elif part == "notices":
+        noticing.send_notices(cli.Output(), home)
     else:
         draining.run(home, int(more))
 

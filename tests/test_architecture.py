@@ -19,20 +19,43 @@ from tests.conftest import ROOT, Bench
 ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"words": ("", "errors", "models")},
     {
-        "outside": ("config", "store", "tmux", "worktrees", "claude", "host", "templates"),
-        "judgement": ("specs", "teams", "screens", "framing", "cleaning", "routing", "retries"),
+        "outside": (
+            *("config", "store", "tmux", "worktrees", "claude", "host", "templates", "notify"),
+            *("cron", "headless"),
+            *("repository", "holdings", "snapshots", "removals"),
+        ),
+        "judgement": (
+            *("specs", "teams", "screens", "framing", "cleaning", "routing", "retries", "stuck", "meanwhile"),
+            *("occurrences", "queue.batchfile"),
+        ),
     },
     {
         "work": (
             *("agents", "messages", "signals", "composer", "delivery", "checkins", "orchestrations", "reports"),
             *("dependencies", "authorizations", "hub", "planning", "launch", "stopping", "status", "history", "daemon"),
-            *("notices", "errands", "keeping"),
-            *("queue", "queue.entries", "queue.draining", "queue.evidence", "queue.research"),
+            *("notices", "pings", "errands", "keeping", "named_locks", "news"),
+            *("safekeeping", "clearing"),
+            *("queue", "queue.entries", "queue.draining", "queue.evidence", "queue.research", "queue.intake"),
+            "new_projects",
         )
     },
     {
         "front": (
-            *("cli", "scheduling", "queueing", "starting", "progress", "demo", "hook", "mcp_server"),
+            *(
+                "cli",
+                "scheduling",
+                "noticing",
+                "queueing",
+                "reminding",
+                "locking",
+                "starting",
+                "progress",
+                "demo",
+                "hook",
+            ),
+            *("batching", "researching"),
+            "mcp_server",
+            *("syncing", "syncing.desk", "syncing.snapshots", "syncing.clean"),
             *("control", "control.desk", "control.hub", "control.mail", "control.progress", "control.team"),
             # A program of its own, which only the agents' windows start: it knows nothing of the rooms.
             *("rehearsal", "rehearsal.__main__", "rehearsal.agent", "rehearsal.hooks", "rehearsal.play"),
@@ -60,16 +83,23 @@ OWNERS = {
     "attempts": "queue.entries",
     "queue_switch": "queue.entries",
     "notices": "notices",
+    "dispatches": "notices",
+    "ping": "pings",
+    "worktree_looks": "safekeeping",
+    "snapshot_pruning": "safekeeping",
     "events": "store",
 }
 #: Reading across the fence, with the reason.
 READERS = {
     ("agents", "orchestrations"): "an agent is shown with its session, program and status: one row, one look",
     ("checkins", "agents"): "a check-in is shown with its target; a team's are cancelled as one",
+    ("checkins", "events"): "its figures of a day are counts of its events, by an index of their own",
     ("authorizations", "agents"): "a team's open questions end as one",
     ("dependencies", "reports"): "what a role has reported is the evidence for who waits for it",
     ("messages", "agents"): "a team's messages are cancelled as one",
     ("reports", "agents"): "a report is counted by its role",
+    ("safekeeping", "agents"): "whose worktree is due is one question of every beat",
+    ("safekeeping", "orchestrations"): "whose worktree is due is one question of every beat",
 }
 
 #: Rooms that run a program that belongs to another room, with the reason.
@@ -85,11 +115,12 @@ RUNS = {
 CATCH_ALL = {
     "cli": "the boundary of every door: a bug becomes exit code 70 and a kept traceback",
     "daemon": "a step that fails must not stop the others",
+    "notify": "what a service's code raises must not stop the others, and may hold a password",
 }
 #: `except BaseException` that raises again is not catching.
 CLEANS_UP = {"store": "a transaction is rolled back whatever ends it, and the error goes on"}
 
-HEAVY = ("rich", "git", "flask", "psutil", "yaml", "jinja2")
+HEAVY = ("rich", "git", "flask", "psutil", "yaml", "jinja2", "apprise", "requests", "cronsim")
 
 
 def modules() -> dict[str, Path]:
@@ -275,6 +306,14 @@ def test_only_its_room_runs_a_program(program: str) -> None:
 
 def test_only_the_room_of_git_imports_gitpython() -> None:
     assert {module for module, path in MODULES.items() if "git" in foreign(tree(path))} == {"worktrees"}
+
+
+def test_only_the_room_of_notices_that_go_out_imports_apprise() -> None:
+    assert {module for module, path in MODULES.items() if "apprise" in foreign(tree(path))} == {"notify"}
+
+
+def test_only_the_room_of_cron_lines_imports_cronsim() -> None:
+    assert {module for module, path in MODULES.items() if "cronsim" in foreign(tree(path))} == {"cron"}
 
 
 def test_everything_is_caught_only_where_there_is_a_reason() -> None:

@@ -18,14 +18,7 @@ SHELLS = ("", "bash", "sh", "shell", "console")
 #: What the contract names and no script has yet: a script, or a script with a word of its command line; and why.
 #: A line that parses meanwhile fails its test until its entry is gone.
 NOT_YET = {
-    "auto_orchestrate.py --new-project": "new projects come with the queue",
-    "auto_orchestrate.py --batch": "batches are entries of the queue",
-    "auto_orchestrate.py --research": "research belongs to the retries of the queue",
-    "auto_orchestrate.py --git-mode": "only local worktrees exist; the word for it comes with the queue",
-    "scheduler.py --queue-daemon": "the queue",
-    "scheduler.py --queue-list": "the queue",
-    "scheduler.py --queue-add": "the queue",
-    "scheduler.py --queue-status": "the queue",
+    "auto_orchestrate.py --git-mode": "only local worktrees exist; the word for it comes with git",
     "claude_control.py report": "a view for people, with the other views",
     "claude_control.py monitor": "a view for people, with the other views",
     "monitoring_dashboard.py": "the web dashboard",

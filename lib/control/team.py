@@ -59,14 +59,16 @@ def stop(output: Output, session: str | None) -> None:
     from lib import stopping  # noqa: PLC0415 - asks git, which the other verbs need not
 
     desk = caller()
-    found, leftovers = stopping.stop(
-        desk.db, desk.tmux, agents.team_of(desk.db, session, desk.agent), now=host.now_ms()
-    )
+    done = stopping.stop(desk.db, desk.tmux, agents.team_of(desk.db, session, desk.agent), now=host.now_ms())
+    found, leftovers = done.orchestration, done.leftovers
+    problems = {kept.agent.role: kept.problem for kept in done.kept if kept.problem}
     lines = [f"{found.session}: {found.status}; its agents have ended, worktrees and branches stay"]
     for left in leftovers:
         state = f"{left.unmerged} unmerged commits" if left.unmerged else "nothing unmerged"
         lines.append(f"  {left.role:20} {state}{', uncommitted changes' if left.dirty else ''}  {left.worktree}")
+    lines += [f"no snapshot of {role}'s worktree could be taken before: {why}" for role, why in problems.items()]
     if any(left.unmerged for left in leftovers):
         lines.append(f"to see a branch's work: git -C {found.project} log {found.starting_commit[:12]}..BRANCH")
     data = {"session": found.session, "status": found.status, "left": [vars(left) for left in leftovers]}
-    output.answer("\n".join(lines), data)
+    refs = {kept.agent.role: kept.taken.snapshot.ref for kept in done.kept if kept.taken}
+    output.answer("\n".join(lines), data | {"snapshots": refs, "snapshots_failed": problems})

@@ -158,7 +158,7 @@ def run(home: Path, entry_id: int) -> Orchestration | None:
 def _decide(db: sqlite3.Connection, stage: planning.Stage, entry: QueueEntry, attempt: Attempt) -> planning.Plan:
     stage.tmux.check()
     project = worktrees.project_root(entry.project)
-    text = attempt.spec_path.read_text(encoding="utf-8") if attempt.spec_path else entry.spec_text
+    content = attempt.spec_path.read_bytes() if attempt.spec_path else entry.spec_text.encode()
     options = entry.options
     program = Program(str(options["agent"])) if options.get("agent") else stage.settings.agent
     decided = planning.decide(
@@ -166,7 +166,7 @@ def _decide(db: sqlite3.Connection, stage: planning.Stage, entry: QueueEntry, at
         stage,
         project=project,
         spec_path=entry.spec_path,
-        spec=specs.parse(text.encode(), entry.spec_path),
+        spec=specs.parse(content, entry.spec_path),
         program=program,
         now=host.now_ms(),
         roles=tuple(options.get("roles") or ()),  # type: ignore[arg-type]  # checked when it was added

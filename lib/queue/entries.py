@@ -281,6 +281,14 @@ def next_due(db: sqlite3.Connection) -> int | None:
     return int(row[0]) if row[0] is not None else None
 
 
+def waits_to_start(db: sqlite3.Connection, *, now: int) -> bool:
+    """Whether an entry has not begun that should: the queue is not paused, and its pause after a failure is over."""
+    row = db.execute(
+        "SELECT 1 FROM queue_entries WHERE status = 'queued' OR (status = 'failed' AND not_before <= ?) LIMIT 1", (now,)
+    ).fetchone()
+    return row is not None and paused_at(db) is None
+
+
 def begin_launch(db: sqlite3.Connection, attempt: Attempt) -> Attempt:
     """Count that an attempt's launch is begun, before it is."""
     db.execute(

@@ -6,11 +6,13 @@ import errno
 import os
 import select
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +51,11 @@ class TestProcess:
         me = host.process(os.getpid())
         assert me
         assert not host.is_alive(replace(me, started=me.started - 1))
+
+    def test_one_of_another_boot_is_another(self) -> None:
+        me = host.process(os.getpid())
+        assert me and me.boot == host.boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        assert not host.is_alive(replace(me, boot="of-yesterday"))
 
     def test_no_process_is_not_alive(self) -> None:
         assert not host.is_alive(None)
@@ -133,6 +140,30 @@ class TestLock:
             assert (tmp_path / "a.lock").read_text() == "kept"
 
 
+class TestIsHeld:
+    def test_a_holder_is_seen_and_its_end_too(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.lock"
+        assert not host.is_held(path)
+        assert not path.exists(), "looking makes nothing"
+        holder = hold(path)
+        try:
+            assert host.is_held(path)
+        finally:
+            holder.kill()
+            holder.wait()
+        assert not host.is_held(path)
+
+    def test_a_descriptor_that_a_child_got_holds_it_too(self, tmp_path: Path) -> None:
+        with host.lock(tmp_path / "a.lock") as descriptor:
+            child = subprocess.Popen(["sleep", "60"], pass_fds=(descriptor,))
+        try:
+            assert host.is_held(tmp_path / "a.lock")
+        finally:
+            child.kill()
+            child.wait()
+        assert not host.is_held(tmp_path / "a.lock")
+
+
 def is_readable(pipe: int, seconds: float = 0) -> bool:
     return bool(select.select([pipe], [], [], seconds)[0])
 
@@ -178,6 +209,168 @@ class TestWake:
         host.wake(tmp_path)
         assert is_readable(pipe, 5)
         os.close(pipe)
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[int]:
+    descriptor = host.make_wake_pipe(tmp_path)
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.fixture
+def child() -> Iterator[Callable[[], tuple[subprocess.Popen[bytes], Process]]]:
+    """Start a process that sleeps, and say which it is."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin() -> tuple[subprocess.Popen[bytes], Process]:
+        process = subprocess.Popen(["sleep", "60"])
+        started.append(process)
+        known = host.process(process.pid)
+        assert known
+        return process, known
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+Child = Callable[[], "tuple[subprocess.Popen[bytes], Process]"]
+#: Longer than any test may take: who waits so long was not woken.
+FOR_EVER = 600.0
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+class TestWatch:
+    def test_the_time_is_over(self, pipe: int) -> None:
+        with host.Watch() as watch:
+            began = time.monotonic()
+            assert not watch.wait(pipe, 0.2)
+            assert time.monotonic() - began >= 0.2
+            assert not watch.wait(pipe, 0)
+
+    def test_the_pipe_wakes_once_however_much_was_written(self, pipe: int, tmp_path: Path) -> None:
+        with host.Watch() as watch:
+            threading.Timer(0.2, host.wake, [tmp_path]).start()
+            assert watch.wait(pipe, FOR_EVER)
+            for _ in range(5):
+                host.wake(tmp_path)
+            assert watch.wait(pipe, FOR_EVER)
+            assert not watch.wait(pipe, 0)
+
+    def test_the_end_of_a_process_wakes_once(self, pipe: int, child: Child) -> None:
+        process, known = child()
+        with host.Watch() as watch:
+            watch.follow([known])
+            assert not watch.wait(pipe, 0.05)
+            threading.Timer(0.2, process.kill).start()
+            assert watch.wait(pipe, FOR_EVER)
+            assert not host.is_alive(known)
+            for _ in range(2):  # the store still names it
+                watch.follow([known])
+                assert not watch.wait(pipe, 0.05)
+
+    def test_one_that_has_ended_before_it_was_followed_wakes_once(self, pipe: int, child: Child) -> None:
+        (zombie, known), (process, other) = child(), child()
+        for one in (zombie, process):
+            one.kill()
+        process.wait()  # and for the other one nobody has waited yet
+        wait_for(lambda: not host.is_alive(known), "the child to end")
+        with host.Watch() as watch:
+            for ended in (known, other):
+                watch.follow([ended])
+                assert watch.wait(pipe, FOR_EVER)
+                watch.follow([ended])
+                assert not watch.wait(pipe, 0.05)
+
+    def test_a_later_process_with_the_pid_is_not_followed(self, pipe: int, child: Child) -> None:
+        process, known = child()
+        before = open_descriptors()
+        with host.Watch() as watch:
+            watch.follow([replace(known, started=known.started - 1)])
+            assert watch.wait(pipe, FOR_EVER)  # that one has ended
+            assert open_descriptors() == before
+            process.kill()
+            process.wait()
+            assert not watch.wait(pipe, 0.1)
+
+    def test_of_many_each_end_is_noticed(self, pipe: int, child: Child) -> None:
+        many = [child() for _ in range(40)]
+        before = open_descriptors()
+        with host.Watch() as watch:
+            left = {known for _, known in many}
+            watch.follow(left)
+            assert open_descriptors() == before + 40
+            for process, known in many:
+                process.kill()
+                assert watch.wait(pipe, FOR_EVER)
+                process.wait()
+                left.discard(known)
+                watch.follow(left)
+            assert not watch.wait(pipe, 0)
+            assert open_descriptors() == before
+
+    def test_who_is_no_longer_followed_wakes_nobody(self, pipe: int, child: Child) -> None:
+        (one, known), (_, other) = child(), child()
+        before = open_descriptors()
+        with host.Watch() as watch:
+            watch.follow([known, other])
+            watch.follow([other])
+            one.kill()
+            one.wait()
+            assert not watch.wait(pipe, 0.1)
+        assert open_descriptors() == before
+
+    def test_without_descriptors_of_processes_it_waits_for_the_pipe_only(
+        self, pipe: int, child: Child, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        def no_more(pid: int) -> int:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        _, known = child()
+        for stand_in in (no_more, None):
+            if stand_in:
+                monkeypatch.setattr(os, "pidfd_open", stand_in)
+            else:
+                monkeypatch.delattr(os, "pidfd_open")
+            with host.Watch() as watch:
+                watch.follow([known])
+                assert not watch.wait(pipe, 0.05)
+                host.wake(tmp_path)
+                assert watch.wait(pipe, FOR_EVER)
+
+
+class TestTellingSystemd:
+    @pytest.mark.parametrize("abstract", [False, True])
+    def test_the_service_manager_is_told(self, abstract: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        name = f"{tmp_path}/notify"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(f"\0{name}" if abstract else name)
+            manager.settimeout(10)
+            monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}" if abstract else name)
+            before = open_descriptors()
+            host.tell_systemd("READY=1")
+            assert manager.recv(100) == b"READY=1"
+            assert open_descriptors() == before
+
+    @pytest.mark.parametrize("address", [None, "", "/nowhere/notify", "@nobody-listens", "vsock:2:1234"])
+    def test_nobody_asks_or_listens(self, address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+        if address is not None:
+            monkeypatch.setenv("NOTIFY_SOCKET", address)
+        host.tell_systemd("READY=1")
+
+    def test_a_process_without_a_descriptor_left_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def no_more(*words: object) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setenv("NOTIFY_SOCKET", "@nobody-listens")
+        monkeypatch.setattr(socket, "socket", no_more)
+        host.tell_systemd("WATCHDOG=1")
 
 
 def test_now_is_utc_in_milliseconds() -> None:

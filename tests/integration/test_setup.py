@@ -23,8 +23,10 @@ BASICS = (
 #: Says what it was asked, so that a test can compare it word for word.
 RECORD = f"#!{BASH}\n" + 'echo "${0##*/} $*" >>"$CALLS"\n'
 
-#: "Installs" a package: its stand-in moves from the store onto PATH.
-TAKE = 'for word in "$@"; do if [ -e "$STORE/$word" ]; then cp "$STORE/$word" "$BIN/$word"; fi; done\n'
+#: "Installs" a package: its stand-ins move from the store onto PATH.
+TAKE = (
+    'for word in "$@"; do for file in "$STORE/$word"*; do if [ -e "$file" ]; then cp "$file" "$BIN"; fi; done; done\n'
+)
 
 UV = """
 environment=$HOME/.cache/uv/environments-v2
@@ -41,7 +43,8 @@ case "$*" in
     python=$environment/$last/bin/python
     if [ -e "$python" ]; then echo "$python"; else echo "$BIN/python3"; fi ;;
   'python find '*) echo "$BIN/python3" ;;
-  'pip install '*) ;;
+  'venv '*) mkdir -p "$last/bin" "$last/lib/python3.11/site-packages"; cp "$BIN/python3" "$last/bin/python" ;;
+  'pip install '*) if [ -n "${BROKEN_PIP:-}" ]; then echo "no such hash" >&2; exit 2; fi ;;
   *) exit 64 ;;
 esac
 """
@@ -88,7 +91,7 @@ class Machine:
         self.put("git", "echo git version 2.39.5")
         self.put("tmux", "echo tmux 3.3a")
         self.put("npm", NPM, self.store)
-        for name in ("chromium", "shellcheck", "ShellCheck", "nodejs"):
+        for name in ("chromium", "shellcheck", "ShellCheck", "nodejs", "systemd", "systemd-analyze"):
             self.put(name, "", self.store)
 
     @property
@@ -115,6 +118,7 @@ class Machine:
     def put(self, name: str, body: str, folder: Path | None = None) -> None:
         """Make a program that records its words and then does `body`."""
         program = (folder or self.bin) / name
+        program.unlink(missing_ok=True)  # it may be a link to the real one
         program.write_text(RECORD + body + "\n")
         program.chmod(0o755)
 
@@ -475,13 +479,71 @@ def test_help_tells_every_option(machine: Machine) -> None:
     assert all(option in done.stdout for option in ("--non-interactive", "--dev", "--verify", "PROJECTS_DIR"))
 
 
+# ── the environment of the service ──
+
+
+def service_of(machine: Machine) -> Path:
+    return machine.home / ".local/share/tmux-orchestrator/service"
+
+
+def test_the_service_gets_an_environment_outside_of_uvs_cache_and_nothing_else_is_done(machine: Machine) -> None:
+    done = machine.setup("--service")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Prepared the environment of the service.\n", "")
+    assert os.access(service_of(machine) / "bin/python", os.X_OK)
+    assert [path.name for path in service_of(machine).parent.iterdir()] == ["service"]
+    assert "--require-hashes --constraint requirements.lock -r pyproject.toml" in machine.calls("uv")[-1]
+    assert not (machine.checkout / "config.local.sh").exists()
+    assert machine.calls("apt-get") == []
+    before = machine.snapshot()
+    machine.forget_calls()
+    assert machine.setup("--service").stdout == ""
+    assert machine.snapshot() == before
+    assert not [call for call in machine.calls("uv") if call.startswith(("uv venv", "uv pip"))]
+
+
+def test_setup_renews_the_environment_of_the_service_where_there_is_one(machine: Machine) -> None:
+    machine.setup("--non-interactive")
+    assert not service_of(machine).exists()
+    machine.setup("--service")
+    (service_of(machine) / "of-the-old-one").touch()
+    with (machine.checkout / "requirements.lock").open("a") as lock:
+        lock.write("# another\n")
+    assert machine.setup("--verify").returncode == 1
+    assert "Prepared the environment of the service." in machine.setup("--non-interactive").stdout
+    assert not (service_of(machine) / "of-the-old-one").exists()
+    verified = machine.setup("--verify")
+    assert verified.returncode == 0
+    assert any(line.split()[:2] == ["service", "found"] for line in verified.stdout.splitlines())
+
+
+def test_an_environment_of_the_service_that_cannot_be_made_leaves_the_old_one(machine: Machine) -> None:
+    machine.setup("--service")
+    (service_of(machine) / "of-the-old-one").touch()
+    with (machine.checkout / "requirements.lock").open("a") as lock:
+        lock.write("# another\n")
+    done = machine.setup("--service", BROKEN_PIP="yes")
+    assert done.returncode == 1
+    assert "the environment of the service was not made" in done.stderr and "no such hash" in done.stderr
+    assert (service_of(machine) / "of-the-old-one").exists()
+    assert [path.name for path in service_of(machine).parent.iterdir()] == ["service"]
+    assert machine.setup("--service").returncode == 0
+
+
+def test_the_service_needs_a_uv_that_is_there(machine: Machine) -> None:
+    machine.lose("uv")
+    done = machine.setup("--service")
+    assert done.returncode == 1
+    assert "uv 0.6.10 is missing" in done.stderr and "next: ./setup.sh" in done.stderr
+    assert machine.calls("apt-get") == []
+
+
 # ── what the tests need ──
 
 
 def test_dev_installs_what_the_tests_need(machine: Machine) -> None:
     done = machine.setup("--non-interactive", "--dev")
     assert (done.returncode, done.stderr) == (0, "")
-    packages = "nodejs npm shellcheck chromium"
+    packages = "nodejs npm shellcheck chromium systemd"
     assert machine.calls("apt-get")[1:] == [f"apt-get install --yes --no-install-recommends {packages}"]
     words = "install --prefix .dev/claude --no-save --ignore-scripts @anthropic-ai/claude-code@2.1.330"
     assert machine.calls("npm") == [f"npm {words}"]
@@ -490,11 +552,12 @@ def test_dev_installs_what_the_tests_need(machine: Machine) -> None:
     assert machine.calls("npm", "apt-get") == []
 
 
-def test_a_system_without_a_chromium_package_goes_on_without_it(machine: Machine) -> None:
-    (machine.store / "chromium").unlink()
+@pytest.mark.parametrize("package", ["chromium", "systemd"])
+def test_a_system_without_a_package_that_few_tests_need_goes_on_without_it(machine: Machine, package: str) -> None:
+    (machine.store / package).unlink()
     done = machine.setup("--non-interactive", "--dev")
     assert done.returncode == 0
-    assert "no package of chromium" in done.stdout
+    assert f"no package of {package}" in done.stdout
 
 
 def test_a_chromium_that_nothing_can_install_does_not_end_the_setup(bare_machine: Machine) -> None:

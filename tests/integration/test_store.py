@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from lib import agents, checkins, messages, store
 from lib.errors import Unavailable
 from lib.models import MessageKind
 from tests.agents import a_team
-from tests.conftest import ROOT, wait_for
+from tests.conftest import ROOT, snapshot, wait_for
 
 
 def run(*programs: str, home: Path, cwd: Path = ROOT) -> list[subprocess.Popen[str]]:
@@ -128,16 +129,106 @@ def test_a_file_that_is_no_store_is_refused_and_left(tmp_path: Path, content: by
     assert (tmp_path / "orchestrator.db").read_bytes() == content
 
 
-def test_a_read_only_look_writes_nothing(tmp_path: Path) -> None:
-    agent = a_team(store.connect(tmp_path), "developer")[0]
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".db-shm"}
-    db = store.connect(tmp_path, read_only=True)
-    assert agents.get(db, agent.id) == agent
-    with pytest.raises((sqlite3.OperationalError, Unavailable)), store.writing(db):
-        db.execute("DELETE FROM agents")
+HOLDS = """
+import sys, time
+from pathlib import Path
+from lib import store
+from tests.agents import a_team
+home = Path(sys.argv[1])
+db = store.connect(home)
+a_team(db, "developer")
+print("written", flush=True)
+time.sleep(60)
+"""
+
+
+def left_by_a_killed_writer(home: Path) -> None:
+    (writer,) = run(HOLDS, home=home)
+    assert writer.stdout and writer.stdout.readline() == "written\n"
+    writer.kill()
+    writer.communicate()
+    assert (home / "orchestrator.db-wal").stat().st_size > 0, "it is not checkpointed"
+
+
+def left_in_order(home: Path) -> None:
+    db = store.connect(home)
+    a_team(db, "developer")
     db.close()
-    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".db-shm"}
-    assert {name: after.get(name) for name in before} == before
+    assert sorted(path.name for path in home.iterdir()) == ["orchestrator.db"]
+
+
+def left_without_its_shared_memory(home: Path) -> None:
+    left_by_a_killed_writer(home)
+    (home / "orchestrator.db-shm").unlink()
+
+
+def left_with_an_empty_log(home: Path) -> None:
+    left_by_a_killed_writer(home)
+    db = store.connect(home)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    names = {name: (home / name).read_bytes() for name in ("orchestrator.db-shm", "orchestrator.db-wal")}
+    db.close()
+    for name, content in names.items():
+        (home / name).write_bytes(content)
+        (home / name).chmod(0o600)
+    assert (home / "orchestrator.db-wal").stat().st_size == 0
+
+
+@pytest.mark.parametrize(
+    "leave", [left_in_order, left_by_a_killed_writer, left_without_its_shared_memory, left_with_an_empty_log]
+)
+def test_a_read_only_look_changes_no_file(tmp_path: Path, leave: Callable[[Path], None]) -> None:
+    home = tmp_path / "state"
+    leave(home)
+    before = snapshot(home)
+    for _ in range(2):
+        db = store.connect(home, read_only=True)
+        assert agents.get(db, 1).role == "developer"
+        with pytest.raises((sqlite3.OperationalError, Unavailable)), store.writing(db):
+            db.execute("DELETE FROM messages")
+        db.close()
+    assert snapshot(home) == before
+
+
+def test_a_read_only_look_beside_a_writer_sees_what_is_committed(tmp_path: Path) -> None:
+    db = store.connect(tmp_path)
+    agent = a_team(db, "developer")[0]
+    before = snapshot(tmp_path)
+    look = store.connect(tmp_path, read_only=True)
+    assert agents.get(look, agent.id) == agent
+    look.close()
+    assert snapshot(tmp_path) == before
+    db.close()
+
+
+COMES_AND_GOES = """
+import sys
+from pathlib import Path
+from lib import store
+while True:
+    db = store.connect(Path(sys.argv[1]))
+    for number in range(5):
+        with store.writing(db):
+            store.record(db, "written", now=number)
+    db.close()
+"""
+
+
+def test_a_read_only_look_succeeds_while_writers_come_and_go(tmp_path: Path) -> None:
+    store.connect(tmp_path).close()
+    writers = run(COMES_AND_GOES, COMES_AND_GOES, home=tmp_path)
+    try:
+        seen = 0
+        while seen < 500:
+            db = store.connect(tmp_path, read_only=True)
+            found = len(store.events(db, limit=1_000_000))
+            assert found >= seen, "what was committed is seen"
+            seen = found
+            db.close()
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
 
 
 def test_a_read_only_look_creates_nothing(tmp_path: Path) -> None:

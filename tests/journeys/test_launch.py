@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 from pathlib import Path
 
-from lib import host
 from tests.conftest import Bench, wait_for
 
 THREE = ("--roles", "orchestrator,developer,tester", "--agent", "rehearsal")
@@ -70,61 +67,3 @@ class TestFullOrchestration:
         project = Path(found["project"])
         branch = found["agents"][0]["branch"]
         assert git(project, "ls-tree", "-r", "--name-only", branch).count("rehearsal/0") == 3
-
-
-class TestResume:
-    def test_a_killed_agent_comes_back_in_its_conversation(self, bench: Bench) -> None:
-        project = bench.project()
-        bench.environment["TMUX_ORCHESTRATOR_REHEARSAL_PACE"] = "50"  # the team is still at work meanwhile
-        bench.ok("auto_orchestrate.py", "--spec", str(project / "spec.md"), *THREE)
-        before = bench.rows("SELECT * FROM agents ORDER BY window")
-        (Path(before[1]["worktree"]) / "draft.txt").write_text("not committed")
-        os.kill(before[1]["pid"], signal.SIGKILL)
-        wait_for(lambda: bench.ok("claude_control.py", "status", "--json").json, "status")
-
-        done = bench.ok("auto_orchestrate.py", "--project", str(project), "--resume")
-
-        after = bench.rows("SELECT * FROM agents ORDER BY window")
-        assert [agent["epoch"] for agent in after] == [1, 2, 1]
-        assert [agent["pid"] == old["pid"] for agent, old in zip(after, before, strict=True)] == [
-            True,
-            False,
-            True,
-        ]
-        assert [agent["conversation_id"] for agent in after] == [agent["conversation_id"] for agent in before]
-        assert after[1]["pane_id"] == before[1]["pane_id"]
-        assert (Path(after[1]["worktree"]) / "draft.txt").read_text() == "not committed"
-        briefings = bench.rows("SELECT attempts FROM messages WHERE kind = 'briefing'")
-        assert briefings == [{"attempts": 1}] * 3
-        assert "running" in done.out
-
-    def test_a_lost_tmux_server_comes_back_with_the_same_worktrees(self, bench: Bench) -> None:
-        project = bench.project()
-        bench.environment["TMUX_ORCHESTRATOR_REHEARSAL_PACE"] = "50"
-        bench.ok("auto_orchestrate.py", "--spec", str(project / "spec.md"), *THREE)
-        before = bench.rows("SELECT worktree, branch, conversation_id FROM agents ORDER BY window")
-        bench.tmux.run("kill-server")
-        bench.ok("auto_orchestrate.py", "--project", str(project), "--resume")
-        assert bench.rows("SELECT worktree, branch, conversation_id FROM agents ORDER BY window") == before
-        assert {pane.window_name for pane in bench.tmux.panes()} == {"orchestrator", "developer", "tester"}
-
-    def test_status_only_changes_nothing(self, bench: Bench) -> None:
-        project = bench.project()
-        bench.ok("auto_orchestrate.py", "--spec", str(project / "spec.md"), *THREE)
-        wait_for(
-            lambda: bench.rows("SELECT 1 FROM orchestrations WHERE status = 'completed'"), "completion", seconds=60
-        )
-        bench.ok("scheduler.py", "--stop")
-        pids = [pane.pid for pane in bench.tmux.panes()]
-        bench.tmux.run("kill-server")
-        wait_for(lambda: all(host.process(pid) is None for pid in pids), "the agents' end")
-        before = contents(bench.folder)
-        done = bench.ok("auto_orchestrate.py", "--project", str(project), "--resume", "--status-only")
-        assert "webapp-impl: completed" in done.out
-        assert contents(bench.folder) == before
-
-
-def contents(folder: Path) -> dict[Path, bytes]:
-    """Every file below a folder, but for the side files of SQLite, which a reader makes and removes."""
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(("-shm", "-wal")))
-    return {path: path.read_bytes() for path in files}

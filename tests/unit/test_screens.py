@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from lib.screens import Screen, ScreenKind, ends_with_line, read
+from lib.screens import Screen, ScreenKind, ends_with_line, read, without_clock
 
 CAPTURES = sorted((Path(__file__).parent / "screens").glob("*.ansi"))
 
@@ -245,3 +245,63 @@ def test_the_tail_of_a_draft(draft: str, is_there: bool) -> None:
 
 def test_a_blank_line_is_the_tail_of_nothing() -> None:
     assert not ends_with_line("done", " ")
+
+
+def _hung(seconds: str, tokens: str = "↓ 46 tokens", glyph: str = "✻", bullet: str = "●", more: str = "") -> str:
+    """As captured from 2.1.330 while a request hung: what is said changes, and means nothing."""
+    return (
+        f"❯ Think hard\n\n{bullet} Running sleep 600\n  ⎿  $ sleep 600 ({seconds} · timeout 10m)\n{more}\n\n"
+        f"{glyph} Seasoning… ({seconds} · {tokens})\n  ⎿  Tip: at {seconds}\n\n"
+        f"{RULE}\n❯\xa0\n{RULE}\n  ⏵⏵ bypass permissions on · esc to interrupt {seconds}\n"
+    )
+
+
+class TestWithoutClock:
+    @pytest.mark.parametrize(
+        ("later", "shows_progress"),
+        [
+            (_hung("5s"), False),
+            # The clock runs, the spinner turns, a bullet blinks.
+            (_hung("1m 50s"), False),
+            (_hung("2h 3m 4s", glyph="·"), False),
+            (_hung("7s", bullet=" "), False),
+            # The model speaks.
+            (_hung("5s", tokens="↓ 47 tokens"), True),
+            (_hung("5s", tokens="↓ 1.2k tokens"), True),
+            # The count is there, the direction has changed.
+            (_hung("9s", tokens="↑ 46 tokens"), False),
+            # A command prints something.
+            (_hung("5s", more="     3 passed"), True),
+        ],
+    )
+    def test_a_later_look(self, later: str, shows_progress: bool) -> None:
+        assert (without_clock(later) != without_clock(_hung("5s"))) is shows_progress
+
+    def test_what_a_person_types_is_no_progress(self) -> None:
+        typed = _hung("5s").replace("❯\xa0", "❯\xa0half a thought")
+        assert without_clock(typed) == without_clock(_hung("5s"))
+
+    def test_a_retry_counts_its_attempts(self) -> None:
+        screen = f"❯ say\n\n✻ 529 Overloaded · retrying in 3s · attempt 5/10\n{RULE}\n❯\xa0\n{RULE}\n"
+        assert without_clock(screen) == without_clock(screen.replace("3s", "1s"))
+        assert without_clock(screen) != without_clock(screen.replace("5/10", "6/10"))
+
+    @pytest.mark.parametrize("capture", [c for c in CAPTURES if _expected(c).busy], ids=lambda capture: capture.stem)
+    def test_a_real_capture_a_minute_later(self, capture: Path) -> None:
+        shown = capture.read_text()
+        later = re.sub(r"\((\d)s", r"(1m 0\1s", shown)
+        assert later != shown or "retrying" in capture.stem
+        assert without_clock(later) == without_clock(shown)
+        assert "Tip:" not in without_clock(shown) and "interrupt" not in without_clock(shown)
+        if "tokens" in shown:
+            assert without_clock(re.sub(r"(\d+) tokens", r"9\1 tokens", shown)) != without_clock(shown)
+
+    def test_a_rehearsal(self) -> None:
+        screen = (
+            f"❯ work\n● done with one\n\n✽ Rehearsing… (5s)\n{RULE}\n❯\xa0\n{RULE}\n  rehearsal · esc to interrupt\n"
+        )
+        queued = screen.replace("(5s)", "(65s)\n  ⎿ Queued: [msg 3 from user]")
+        assert without_clock(screen) == without_clock(queued) == "❯ work\ndone with one"
+
+    def test_what_is_no_composer_is_taken_as_a_whole(self) -> None:
+        assert without_clock("a transcript view\n  line 2 (took 5s)\n") == "a transcript view\nline 2 (took )"

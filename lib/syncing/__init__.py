@@ -1,0 +1,21 @@
+"""sync_coordinator.py: its verbs, a module for each kind of them."""
+
+from __future__ import annotations
+
+from lib import cli
+
+
+@cli.group(
+    examples="""
+    sync_coordinator.py snapshots webapp-impl
+    sync_coordinator.py restore developer/20300131T080000Z
+    sync_coordinator.py clean
+    """
+)
+def main() -> None:
+    """Keep what worktrees hold, and bring it together."""
+
+
+from lib.syncing import clean, snapshots  # noqa: E402 - the verbs register themselves with `main`
+
+__all__ = ["clean", "main", "snapshots"]
