@@ -64,7 +64,8 @@ def main(output: cli.Output, /, **options: object) -> int:
     if options.pop("demo"):
         demo.run(output, config.state_home())
     elif research is not None:
-        return researching.run(config.state_home(), host.working_folder(), str(research))
+        others = starting.Request.of(options)
+        return researching.run(config.state_home(), host.working_folder(), str(research), others)
     else:
         batching.orchestrate(output, config.state_home(), host.working_folder(), starting.Request.of(options))
     return 0

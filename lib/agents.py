@@ -207,16 +207,17 @@ def start_epoch(db: sqlite3.Connection, agent_id: int, *, conversation_id: str) 
 
 def started(db: sqlite3.Connection, agent_id: int, *, pane_id: str, process: Process) -> Agent:
     """Record where an agent runs, as the pane's own process."""
-    # A new tmux server counts its panes from %0 again: whoever had this one under the old server has it no more.
-    rows = db.execute(
-        f"{_SELECT} WHERE pane_id = ? AND agents.id != ? AND orchestration_id IS NOT NULL", (pane_id, agent_id)
-    ).fetchall()
-    stale = [row["id"] for row in rows if not host.is_alive(_process(row))]
-    db.executemany("UPDATE agents SET pane_id = NULL WHERE id = ?", [(number,) for number in stale])
-    db.execute(
-        "UPDATE agents SET pane_id = ?, pane_pid = ?, pid = ?, started = ?, boot = ? WHERE id = ?",
-        (pane_id, process.pid, process.pid, process.started, process.boot, agent_id),
-    )
+    with writing(db):
+        # A new tmux server counts its panes from %0 again: whoever had this one under the old server has it no more.
+        rows = db.execute(
+            f"{_SELECT} WHERE pane_id = ? AND agents.id != ? AND orchestration_id IS NOT NULL", (pane_id, agent_id)
+        ).fetchall()
+        stale = [(row["id"],) for row in rows if not host.is_alive(_process(row))]
+        db.executemany("UPDATE agents SET pane_id = NULL WHERE id = ?", stale)
+        db.execute(
+            "UPDATE agents SET pane_id = ?, pane_pid = ?, pid = ?, started = ?, boot = ? WHERE id = ?",
+            (pane_id, process.pid, process.pid, process.started, process.boot, agent_id),
+        )
     return get(db, agent_id)
 
 

@@ -124,7 +124,6 @@ def _queue(output: Output, home: Path, cwd: Path, request: Request) -> None:
         path = planning.path_of(cwd, request.batch_file).absolute()
         wanted, cwd = intake.read_batch_file(path), path.parent
     else:
-        planning.choose_team(settings, "", roles=request.roles, team_type=request.team_type)  # a wrong word: once
         wanted = _from_words(request)
     if request.force and not any(one.new_project for one in wanted):
         raise Usage("--force: no entry of the batch file makes a new project")

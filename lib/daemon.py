@@ -378,17 +378,24 @@ def _write_who_runs(home: Path, life: Life) -> None:
 
 
 def running(home: Path) -> Process | None:
-    """The daemon of this state home, or None when none runs."""
-    try:
-        with host.lock(_lock_path(home)):
-            return None
-    except Busy:
-        pass
+    """The daemon of this state home, or None when none runs, or one that has not said yet who it is."""
+    if not _is_held(home):
+        return None
     note = _who_runs(home)
     try:
-        return Process(int(note["pid"]), int(note["started"]), str(note["boot"]))
+        process = Process(int(note["pid"]), int(note["started"]), str(note["boot"]))
     except (KeyError, TypeError, ValueError):
         return None
+    # Who asks holds the lock for an instant as well: the note may be of a daemon that has ended.
+    return process if host.is_alive(process) else None
+
+
+def _is_held(home: Path) -> bool:
+    try:
+        with host.lock(_lock_path(home)):
+            return False
+    except Busy:
+        return True
 
 
 def drains_queue(home: Path) -> bool:
@@ -436,7 +443,7 @@ def start(home: Path, *, wait_seconds: float = 10.0) -> Process:
                 child.terminate()
                 child.wait()
             return process
-        if child.poll() is not None and running(home) is None:
+        if child.poll() is not None and not _is_held(home):
             break
         time.sleep(0.02)
     raise Unavailable("the scheduler did not start", hint=f"read {home / 'logs' / 'scheduler.out'}")

@@ -1,7 +1,15 @@
 """Claude Code without a window: one question, one answer in a given shape.
 
-With claude.py and screens.py the only room that knows Claude Code's flags. Measured with 2.1.330: an answer that never
-takes the shape ends with exit code 0 and without `structured_output`; an error of the API with exit code 1 and `is_error`.
+With claude.py and screens.py the only room that knows Claude Code's flags and output. Measured with 2.1.330:
+
+- The answer comes by a tool of Claude Code's own, StructuredOutput, which refuses what is not of the shape. When the
+  model never calls it, it leaves with 0 and no `structured_output`; when it never gets it right, with 1 and `errors`;
+  after an error of the API or without a login with 1, `is_error` and the words in `result`.
+- `--setting-sources user` keeps the user's login (also an apiKeyHelper) and reads nothing of a project, neither
+  CLAUDE.md nor hooks, from the folders above either; `disableAllHooks` silences the user's hooks. `--restricted` and
+  `--bare` would lose the login, `--safe-mode` the servers.
+- `--tools` takes the others away. In the mode dontAsk what is not allowed is refused, and asks nobody. Servers that are
+  slow to start are waited for; one that does not start is named in the first message and changes nothing else.
 """
 
 from __future__ import annotations
@@ -9,94 +17,206 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import select
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from lib import claude
-from lib.config import ResearchSettings, Settings
+from lib import claude, shapes
 from lib.errors import Unavailable
 
-#: It looks things up, and can neither write nor run anything.
+#: It looks things up. It cannot run a command, and neither read nor write a file: all that it needs is in the question.
 _TOOLS = ("WebSearch", "WebFetch")
+#: More than this of what it prints is no answer.
+_MOST_BYTES = 32_000_000
+#: How long a server may take to start, unless the user says otherwise: npx and uvx fetch it first.
+_SERVER_START_MS = "60000"
+#: How long it has to put its own things away when it is ended.
+_PATIENCE_SECONDS = 5.0
 
 
-def ask(settings: Settings, prompt: str, schema: Mapping[str, Any], *, folder: Path) -> dict[str, Any]:
-    """Ask Claude Code one question and return its answer, an object of the shape of `schema`.
+@dataclass(frozen=True)
+class Asking:
+    """How to ask: the command, the model, a file of MCP servers, and how long it may take."""
 
-    It works in `folder`, which should be empty: no project's instructions, hooks or servers are read there, and the
-    user's hooks do not run. Raises `Unavailable` with the reason when there is no answer of that shape.
+    command: str = "claude"
+    model: str | None = None
+    servers: Path | None = None
+    seconds: float = 600.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An object of the shape that was asked for. `notes` are what did not work on the way, in sentences."""
+
+    found: dict[str, Any]
+    cost_usd: float | None
+    notes: tuple[str, ...]
+
+
+def ask(asking: Asking, prompt: str, schema: shapes.Schema, *, folder: Path) -> Answer:
+    """Ask Claude Code one question. It works in `folder`, which is made and should be empty.
+
+    Raises `Unavailable` with the reason when there is no answer of the shape of `schema`.
     """
-    executable = shutil.which(settings.claude_command)
+    executable = shutil.which(asking.command)
     if executable is None:
-        raise Unavailable(f"there is no command {settings.claude_command!r}", hint="./setup.sh")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    command = [executable, *_options(settings.research, schema)]
-    said, code = _run(command, prompt, folder, seconds=settings.research.timeout_seconds)
-    try:
-        answer = json.loads(said)
-    except ValueError:
-        words = [line.strip() for line in said.splitlines() if line.strip()]
-        raise Unavailable(f"Claude Code left with {code}: {words[-1][:300] if words else 'it said nothing'}") from None
-    if not isinstance(answer, dict) or code or answer.get("is_error"):
-        reason = answer.get("result") if isinstance(answer, dict) else None
-        raise Unavailable(f"Claude Code gave no answer: {str(reason or f'exit code {code}')[:300]}")
-    found = answer.get("structured_output")
-    if not isinstance(found, dict):
-        raise Unavailable("Claude Code's answer has not the shape that was asked for")
-    return found
-
-
-def _options(research: ResearchSettings, schema: Mapping[str, Any]) -> list[str]:
-    options = ["-p", "--output-format", "json", "--json-schema", json.dumps(schema)]
-    # The user's own settings know the account; those of a project, and every hook, have no business here.
-    options += ["--setting-sources", "user", "--settings", '{"disableAllHooks": true}']
-    options += ["--no-session-persistence", "--strict-mcp-config", "--permission-mode", "dontAsk"]
-    allowed = list(_TOOLS)
-    if research.mcp_config:
-        path = Path(research.mcp_config).expanduser()
-        allowed += [f"mcp__{name}" for name in _servers(path)]
-        options += ["--mcp-config", str(path)]
-    options += ["--tools", ",".join(_TOOLS), "--allowedTools", ",".join(allowed)]
-    return [*options, "--model", research.model] if research.model else options
-
-
-def _servers(path: Path) -> list[str]:
-    """The names of the servers of an MCP configuration. Raises `Unavailable` naming what is wrong with it."""
-    hint = "research.mcp_config in config.yaml; docs/research.md has an example"
-    try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["mcpServers"])
-    except OSError as error:
-        raise Unavailable(f"{path} cannot be read: {error.strerror}", hint=hint) from None
-    except (ValueError, KeyError, TypeError):
-        raise Unavailable(f'{path} is no MCP configuration: it needs {{"mcpServers": {{...}}}}', hint=hint) from None
-
-
-def _run(command: list[str], prompt: str, folder: Path, *, seconds: float) -> tuple[str, int]:
-    """Run a command that reads `prompt`; it and all that it has started end after `seconds`."""
-    try:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=claude.without_identity(os.environ),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
+        raise Unavailable(
+            f"Claude Code is not installed: no command {asking.command!r} on PATH",
+            hint="npm install -g @anthropic-ai/claude-code",
         )
-    except OSError as error:
-        raise Unavailable(f"{command[0]} cannot be run: {error.strerror}") from error
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    servers, trouble = _servers(asking.servers)
+    code, said, complained = _run([executable, *_options(asking, schema, servers)], prompt, folder, asking.seconds)
+    messages = _messages(said)
+    result = next((one for one in reversed(messages) if one.get("type") == "result"), None)
+    found = result.get("structured_output") if result else None
+    if result is None or code or result.get("is_error") or found is None:
+        raise Unavailable(f"Claude Code gave no answer: {_why(result, code, complained)}")
+    if wrong := shapes.misfit(found, schema):
+        raise Unavailable(f"Claude Code's answer has not the shape that was asked for: {wrong}")
+    cost = result.get("total_cost_usd")
+    notes = [trouble] if trouble else _missing(servers, messages)
+    return Answer(found, float(cost) if isinstance(cost, int | float) else None, tuple(notes))
+
+
+def _options(asking: Asking, schema: shapes.Schema, servers: Sequence[str]) -> list[str]:
+    options = ["-p", "--output-format", "stream-json", "--verbose", "--json-schema", json.dumps(schema)]
+    options += ["--setting-sources", "user", "--settings", json.dumps({"disableAllHooks": True})]
+    options += ["--no-session-persistence", "--strict-mcp-config", "--permission-mode", "dontAsk"]
+    # In the name of a tool whatever is no letter, digit, dash or underscore of its server's name is an underscore.
+    allowed = [*_TOOLS, *(f"mcp__{re.sub(r'[^A-Za-z0-9_-]', '_', name)}" for name in servers)]
+    options += ["--tools", ",".join(_TOOLS), "--allowedTools", ",".join(allowed)]
+    if servers:
+        options += ["--mcp-config", str(asking.servers)]
+    return [*options, "--model", asking.model] if asking.model else options
+
+
+def _servers(path: Path | None) -> tuple[list[str], str | None]:
+    """The names of the servers in an MCP configuration; or none, and why it is asked without them."""
+    if path is None:
+        return [], None
     try:
-        said, _ = process.communicate(prompt, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        raise Unavailable(f"Claude Code has not answered within {seconds:g} s") from None
-    finally:
+        servers = json.loads(path.read_text(encoding="utf-8"))["mcpServers"]
+        if isinstance(servers, dict) and all(isinstance(one, dict) for one in servers.values()):
+            return list(servers), None
+        why = "mcpServers must be an object of objects"
+    except OSError as error:
+        why = f"it cannot be read ({error.strerror})"
+    except (KeyError, TypeError):
+        why = 'it must be {"mcpServers": {...}}'
+    except (ValueError, RecursionError) as error:
+        why = f"it is not JSON ({error})"
+    return [], f"asked without the servers of {path}: {why}"
+
+
+def _missing(servers: Sequence[str], messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which servers it had to do without."""
+    first = next((one for one in messages if one.get("subtype") == "init"), {})
+    status = {one.get("name"): one.get("status") for one in first.get("mcp_servers") or () if isinstance(one, dict)}
+    missing = {name: status.get(name, "refused") for name in servers if status.get(name) != "connected"}
+    return [f"asked without the server {name}: {how}" for name, how in missing.items()]
+
+
+def _messages(said: bytes) -> list[dict[str, Any]]:
+    found = []
+    for line in said.splitlines():
+        with contextlib.suppress(ValueError, RecursionError):  # whatever it prints besides
+            found.append(json.loads(line))
+    return [one for one in found if isinstance(one, dict)]
+
+
+def _why(result: Mapping[str, Any] | None, code: int, complained: str) -> str:
+    """Why there is no answer, in Claude Code's own words where it has some."""
+    if result is None:
+        words = [complained]
+    elif code or result.get("is_error"):
+        words = [
+            str(one) for one in (result.get("result"), *(result.get("errors") or ()), result.get("subtype")) if one
+        ]
+    else:
+        words = ["it never took the shape that was asked for"]
+    line = " ".join(" ".join(words[:1]).split())
+    return line[:300] or f"it left with exit code {code}"
+
+
+# -- the process --
+
+
+def _run(command: Sequence[str], prompt: str, folder: Path, seconds: float) -> tuple[int, bytes, str]:
+    """Run a command that reads `prompt`. Returns its exit code, what it has printed, and the end of its complaints.
+
+    It and all that it has started are gone then. Raises `Unavailable` when it takes or says too much.
+    """
+    with tempfile.TemporaryFile() as question, tempfile.TemporaryFile() as complaints:
+        question.write(prompt.encode("utf-8", "replace"))
+        question.seek(0)
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=_environment(),
+                stdin=question,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise Unavailable(f"{command[0]} cannot be run: {error.strerror}") from error
+        try:
+            assert process.stdout
+            said = _read(process.stdout, time.monotonic() + seconds)
+            process.wait(_PATIENCE_SECONDS)
+        except (TimeoutError, subprocess.TimeoutExpired):
+            raise Unavailable(f"Claude Code has not answered within {seconds:g} s") from None
+        finally:
+            _end(process)
+        complaints.seek(max(0, complaints.seek(0, os.SEEK_END) - 4096))
+        return process.returncode, said, complaints.read().decode("utf-8", "replace")
+
+
+def _environment() -> dict[str, str]:
+    """That of this process, as if Claude Code were started by hand, in no agent, in no window, and by no door."""
+    kept = claude.without_identity(os.environ)
+    for name in ("TMUX", "TMUX_PANE", "VIRTUAL_ENV"):
+        kept.pop(name, None)
+    own = str(Path(sys.prefix) / "bin")
+    folders = [one for one in kept.get("PATH", os.defpath).split(os.pathsep) if one != own]
+    kept["PATH"] = os.pathsep.join(folders)
+    # What the user has written for agents that work on code (CLAUDE.md in their home) has no business here.
+    return {"MCP_TIMEOUT": _SERVER_START_MS, **kept, "CLAUDE_CODE_DISABLE_CLAUDE_MDS": "1"}
+
+
+def _read(stream: IO[bytes], deadline: float) -> bytes:
+    """All that a process prints. Raises `TimeoutError` at the deadline (of the monotonic clock)."""
+    said = bytearray()
+    while len(said) <= _MOST_BYTES:
+        if not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise TimeoutError
+        piece = os.read(stream.fileno(), 65536)
+        if not piece:
+            return bytes(said)
+        said += piece
+    raise Unavailable(f"Claude Code has printed more than {_MOST_BYTES:,} bytes")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, which removes its own files when it is asked to, and then whatever is left of its group."""
+    if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    return said, process.returncode
+            os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_PATIENCE_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdout:
+        process.stdout.close()

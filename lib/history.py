@@ -12,10 +12,10 @@ from lib.models import Event
 LONGEST = 88
 
 
-def sentence(db: sqlite3.Connection, event: Event) -> str | None:
+def sentence(db: sqlite3.Connection, event: Event, *, longest: int = LONGEST) -> str | None:
     """One line about an event, or None for one that is only of use to a program."""
     said = _sentence(db, event)
-    return said if said is None or len(said) <= LONGEST else f"{said[: LONGEST - 3]}..."
+    return said if said is None or len(said) <= longest else f"{said[: longest - 3]}..."
 
 
 def _sentence(db: sqlite3.Connection, event: Event) -> str | None:

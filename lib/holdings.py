@@ -123,7 +123,7 @@ def look_at_branch(project: Path, branch: str, *, kept_by: str, seconds: float |
     """
     git = _Git(project, None, seconds)
     ref = f"refs/heads/{branch}"
-    commit, tree = git.ask("rev-parse", "--verify", f"{ref}^{{commit}}", f"{ref}^{{tree}}").split()
+    commit, tree = git.ask("rev-parse", f"{ref}^{{commit}}", f"{ref}^{{tree}}").split()
     heads = _Heads(commit, tree, ref)
     return Holdings(commit, ref, tree, tree, tree, lost=_lost(git, heads, branch, kept_by, is_checked_out=False))
 
@@ -213,7 +213,8 @@ class _Listing:
     unread: list[Omission] = field(default_factory=list)
 
 
-_UNREAD = re.compile(r"^warning: could not open directory '(.*)': (.*)$", re.MULTILINE)
+#: git cuts its warnings off after 4096 bytes, so that of a very long name the reason is missing.
+_UNREAD = re.compile(r"^warning: could not open directory '(.*?)(?:': (.*))?$", re.MULTILINE)
 
 
 def _list(index: _Git) -> _Listing:
@@ -221,7 +222,8 @@ def _list(index: _Git) -> _Listing:
     done = index.run("ls-files", *words)
     if done.returncode:
         raise repository.failed(index.folder, done)
-    found = _Listing(unread=[Omission(name, f"cannot be read: {why}") for name, why in _UNREAD.findall(done.stderr)])
+    unread = dict.fromkeys(_UNREAD.findall(done.stderr))
+    found = _Listing(unread=[Omission(name, f"cannot be read: {why or 'File name too long'}") for name, why in unread])
     for line in done.stdout.split("\0")[:-1]:
         # Most of tens of thousands of lines are of a file that is as it was.
         if line.startswith("H 1") and line[2:8] != _GITLINK and line[line.index("\t") - 1] == "0":
@@ -248,7 +250,8 @@ def _list_all(index: _Git) -> _Listing:
     """The same, with what git was told to overlook. Where such an entry has no file, it is sparse."""
     found = _list(index)
     if found.overlooked:
-        _update(index, found.overlooked, "--no-assume-unchanged", "--no-skip-worktree")
+        for option in ("--no-assume-unchanged", "--no-skip-worktree"):  # of both at once git takes the first
+            _update(index, found.overlooked, option)
         found = _list(index)
     return found
 

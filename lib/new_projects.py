@@ -110,11 +110,10 @@ def check(db: sqlite3.Connection, new: NewProject, *, force: bool, keep: Sequenc
 
 
 def _is_made(db: sqlite3.Connection, new: NewProject) -> bool:
-    """Whether exactly this project stands, and nothing was ever begun in it: an interrupted run has made it."""
+    """Whether exactly this project stands, was never queued, and no team has left a branch in it."""
     folder = new.folder
     return (
         _own_worktrees(folder) == new.worktrees
-        and orchestrations.latest_in(db, folder) is None
         and not any(entry.project == folder for entry in entries.every(db))
         and worktrees.is_untouched(folder, new.spec_name, new.content)
     )

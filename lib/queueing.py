@@ -11,7 +11,7 @@ from lib import agents, daemon, history, host, orchestrations, planning, stoppin
 from lib.cli import Output
 from lib.errors import Usage
 from lib.models import Attempt, EntryStatus, OrchestrationStatus, QueueEntry
-from lib.queue import draining, entries
+from lib.queue import draining, entries, evidence
 from lib.status import ago
 from lib.tmux import Tmux
 
@@ -158,9 +158,7 @@ def _story(db: sqlite3.Connection, attempt: Attempt, now: int) -> list[str]:
     ]
     if attempt.reason:
         lines += [f"    {line}" for line in attempt.reason.splitlines()]
-    if attempt.research:
-        found = json.loads(attempt.research)
-        lines.append(f"    research: {found.get('summary') or found.get('why_not')}")
+    lines += [f"    {line}" for line in evidence.of_research(attempt)]
     if attempt.spec_path:
         lines.append(f"    its spec: {attempt.spec_path}")
     if attempt.orchestration_id:

@@ -3,67 +3,116 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lib import config, planning, specs
+from lib import cleaning, config, planning, shapes, specs, store
 from lib.config import Settings
-from lib.errors import ExitCode, OrchestratorError, Usage
-from lib.queue import research
+from lib.errors import ExitCode, NotFound, OrchestratorError, Usage
+from lib.models import AttemptOutcome
+from lib.queue import entries, evidence, research
+from lib.queue.evidence import Failure
+from lib.starting import Request
 
-_FORM = '{"failed_projects": [{"spec_path": "spec.md", "error_message": "timeout"}], "session_id": "any-name"}'
+_EXAMPLE = '{"failed_projects": [{"spec_path": "spec.md", "error_message": "timeout"}], "session_id": "research-1"}'
+_TEXT = {"type": "string", "minLength": 1}
+#: What is asked for. Whatever else stands in it is somebody's own.
+_FORM = {
+    "type": "object",
+    "properties": {
+        "failed_projects": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "properties": {"spec_path": _TEXT, "error_message": _TEXT},
+                "required": ["spec_path", "error_message"],
+            },
+        },
+        "session_id": _TEXT,
+    },
+    "required": ["failed_projects"],
+}
 
 
-def run(home: Path, cwd: Path, given: str) -> int:
+def run(home: Path, cwd: Path, given: str, others: Request) -> int:
     """Analyse each failed project that `given` names: JSON, `@FILE` or `-` for standard input.
 
     Prints one JSON object. Returns the exit code: 1 when some could not be analysed. Raises `Usage` for input of
-    another form.
+    another form, and for other options beside it.
     """
-    request = _read(given, cwd)
-    settings = config.load()
-    answers = [_analyse(settings, home, cwd, one, number) for number, one in enumerate(request["failed_projects"], 1)]
-    answer = {"session_id": request.get("session_id"), "projects": answers}
-    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    if others != Request():
+        raise Usage("--research is a step of its own: it takes no other option", hint="auto_orchestrate.py --help")
+    asked = _read(given, cwd)
+    session_id = asked.get("session_id", "research")
+    settings, db = config.load(), store.connect(home)
+    answers = []
+    for number, one in enumerate(asked["failed_projects"], 1):
+        answer = {name: one[name] for name in ("spec_path", "error_message")}
+        try:
+            research.check(settings)
+            path = _path(cwd, one["spec_path"])
+            enhanced = home / "research" / specs.slug(session_id) / f"{number}-{specs.slug(path.stem)}.md"
+            answer |= {"spec_path": str(path)}
+            answers.append(answer | _analyse(db, settings, home, path, one["error_message"], enhanced))
+        except OrchestratorError as error:
+            answers.append(answer | {"error": error.sentence, "next": error.hint})
+    told = json.dumps({"session_id": session_id, "projects": answers}, indent=2, ensure_ascii=False)
+    # Half of a surrogate pair, which JSON can name, stays as it was named.
+    click.echo(told.encode("utf-8", "backslashreplace"))
     return ExitCode.FAILED if any("error" in one for one in answers) else ExitCode.DONE
 
 
 def _read(given: str, cwd: Path) -> dict[str, Any]:
+    source = {"-": "standard input"}.get(given, given[1:] if given.startswith("@") else "--research")
     try:
         if given == "-":
-            given = sys.stdin.read()
+            given = sys.stdin.buffer.read().decode("utf-8-sig")
         elif given.startswith("@"):
-            given = (cwd / Path(given[1:]).expanduser()).read_text(encoding="utf-8")
-        request = json.loads(given)
+            given = planning.path_of(cwd, source).read_bytes().decode("utf-8-sig")
+        asked = json.loads(given)
     except OSError as error:
-        raise Usage(f"{given[1:]} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise Usage(f"{given[1:]} is not UTF-8 text") from None
+        raise Usage(f"{source} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise Usage(f"{source}: byte {error.start} is not UTF-8 text") from None
     except json.JSONDecodeError as error:
-        raise Usage(f"line {error.lineno}, column {error.colno} is no JSON: {error.msg}", hint=_FORM) from None
-    projects = request.get("failed_projects") if isinstance(request, dict) else None
-    if not isinstance(projects, list) or not projects:
-        raise Usage("failed_projects must be a list with an entry for each failure", hint=_FORM)
-    for number, one in enumerate(projects, 1):
-        for name in ("spec_path", "error_message"):
-            if not isinstance(one, dict) or not isinstance(one.get(name), str) or not one[name].strip():
-                raise Usage(f"failed_projects, entry {number}: {name} must be text", hint=_FORM)
-    return dict(request)
+        where = f"line {error.lineno}, column {error.colno}"
+        raise Usage(f"{source}: {where} is not JSON: {error.msg}", hint=f"the form is {_EXAMPLE}") from None
+    except RecursionError:
+        raise Usage(f"{source}: it is nested too deeply", hint=f"the form is {_EXAMPLE}") from None
+    if wrong := shapes.misfit(asked, _FORM):
+        raise Usage(f"{source}: {wrong}", hint=f"the form is {_EXAMPLE}")
+    return dict(asked)
 
 
-def _analyse(settings: Settings, home: Path, cwd: Path, one: Mapping[str, Any], number: int) -> dict[str, Any]:
-    path = (cwd / Path(one["spec_path"]).expanduser()).resolve()
-    answer: dict[str, Any] = {"spec_path": str(path), "error_message": one["error_message"]}
+def _path(cwd: Path, named: str) -> Path:
     try:
-        spec = planning.read_spec(path)
-        story = research.Story(1, one["error_message"], "", {}, {})
-        found = research.analyse(settings, spec.text, [story], home=home)
-        enhanced = home / "queue" / "research" / f"{number}-{specs.slug(path.stem)}-{spec.digest}.md"
-        research.write_enhanced(enhanced, spec.text, found, failures=[one["error_message"]])
-    except OrchestratorError as error:
-        return {**answer, "error": error.sentence, "next": error.hint}
-    return {**answer, **found, "enhanced_spec": str(enhanced)}
+        return planning.path_of(cwd, named).resolve()
+    except ValueError:  # JSON can hold what no name of a file can
+        raise NotFound(f"no file has the name {named!r}") from None
+
+
+def _analyse(
+    db: sqlite3.Connection, settings: Settings, home: Path, path: Path, message: str, enhanced: Path
+) -> dict[str, Any]:
+    """What is found out about one failed project. Raises `OrchestratorError` when nothing is."""
+    spec = planning.read_spec(path)
+    failures = [*_known(db, home, path), Failure("the failure at hand", cleaning.clean(message).strip())]
+    analysis = research.analyse(settings, home, spec.text, failures)
+    research.write_enhanced(enhanced, spec.text, analysis, failures)
+    return {**analysis.data, "enhanced_spec": str(enhanced)}
+
+
+def _known(db: sqlite3.Connection, home: Path, path: Path) -> list[Failure]:
+    """What the queue knows of earlier failures of this spec."""
+    found = [entry for entry in entries.every(db) if entry.spec_path == path]
+    if not found:
+        return []
+    failed = [one for one in entries.attempts(db, found[-1].id) if one.outcome is AttemptOutcome.FAILED]
+    told = (evidence.of_attempt(db, home, one) for one in failed)
+    return [replace(one, name=f"{one.name} in the queue") for one in told]

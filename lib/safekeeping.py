@@ -181,7 +181,7 @@ def is_pruning_due(db: sqlite3.Connection, *, now: int) -> bool:
 
 
 def every(projects: Sequence[Path]) -> tuple[list[tuple[Path, Snapshot]], list[str]]:
-    """Every snapshot of the projects that are there, oldest first, each with its project; and what could not be read."""
+    """Every snapshot of the projects that are there, oldest first, with its project; and what could not be read."""
     found: list[tuple[Path, Snapshot]] = []
     problems = []
     for project in projects:
@@ -195,6 +195,6 @@ def every(projects: Sequence[Path]) -> tuple[list[tuple[Path, Snapshot]], list[s
 
 def note_restored(db: sqlite3.Connection, snapshot: Snapshot, path: Path, branch: str, *, now: int) -> None:
     """Record that somebody has made a worktree from a snapshot."""
-    about = {"ref": snapshot.ref, "path": str(path), "branch": branch}
+    of, ref = snapshot.orchestration, snapshot.ref
     with writing(db):
-        record(db, "snapshot.restored", now=now, orchestration=snapshot.orchestration, agent=None, **about)
+        record(db, "snapshot.restored", now=now, orchestration=of, ref=ref, path=str(path), branch=branch)

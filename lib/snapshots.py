@@ -207,17 +207,17 @@ def restore(project: Path, snapshot: Snapshot, *, path: Path, branch: str) -> No
         raise OrchestratorError(f"{project} has a branch {branch}", hint="name another one with --branch")
     (note,) = notes(project, [snapshot])
     words = ("worktree", "add", "--quiet", "--no-checkout", "-b", branch, str(path), note.head or snapshot.commit)
-    ask(project, *words, hooks=False)
-    ask(path, "read-tree", "--reset", "-u", note.tree, hooks=False)
-    ask(path, "read-tree", "--reset", note.index or note.tree, hooks=False)
+    _make(project, *words)
+    _make(path, "read-tree", "--reset", "-u", note.tree)
+    _make(path, "read-tree", "--reset", note.index or note.tree)
     _settle_conflicts(path, note)
-    repository.run(path, "update-index", "-q", "--refresh", hooks=False)  # its exit code tells of changes
+    _make(path, "update-index", "-q", "--refresh", can_differ=True)
     return note
 
 
 def _settle_conflicts(path: Path, note: Note) -> None:
     """Stage HEAD's version of what was in conflict: its sides are no files."""
-    sides = ask(path, "ls-files", "-z", "--", f"{UNMERGED}/").split("\0")[:-1]
+    sides = _make(path, "ls-files", "-z", "--", f"{UNMERGED}/").split("\0")[:-1]
     if not sides:
         return
     names = {side.split("/", 2)[2] for side in sides}
@@ -226,8 +226,16 @@ def _settle_conflicts(path: Path, note: Note) -> None:
     for about, _, name in (line.partition("\t") for line in listed):
         mode, _, thing = about.split(" ")
         lines += [f"{mode} {thing}\t{name}\0"] if name in names else []
-    ask(path, "update-index", "-z", "--force-remove", "--stdin", text="".join(f"{side}\0" for side in sides))
-    ask(path, "update-index", "-z", "--add", "--index-info", text="".join(lines))
+    _make(path, "update-index", "-z", "--force-remove", "--stdin", text="".join(f"{side}\0" for side in sides))
+    _make(path, "update-index", "-z", "--add", "--index-info", text="".join(lines))
+
+
+def _make(folder: Path, *arguments: str, text: str | None = None, can_differ: bool = False) -> str:
+    """Run git in a worktree that is just being made, and that nobody watches yet."""
+    done = repository.run(folder, *arguments, text=text, settings=("core.fsmonitor=false",), hooks=False)
+    if done.returncode and not can_differ:  # the exit code of a refresh tells of changes
+        raise repository.failed(folder, done)
+    return done.stdout
 
 
 def prune(project: Path, *, before: int) -> list[Snapshot]:

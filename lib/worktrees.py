@@ -280,9 +280,22 @@ def count_new(project: Path, head: str, *, beyond: Sequence[str], seconds: float
 
 
 def log_since(project: Path, branch: str, commit: str) -> str:
-    """What a branch holds beyond a commit, newest first: subjects, and the files of each with their changed lines."""
-    words = ("--no-merges", "--stat=100", "--format=%h %an, %ad: %s", "--date=iso-strict", "--max-count=50")
-    return _ask(project, "log", *words, f"{commit}..refs/heads/{branch}")
+    """What a branch holds beyond a commit: its own commits, newest first, and how much of each file is different.
+
+    "" for a branch that holds nothing more, or is gone.
+    """
+    if not _ask(project, "for-each-ref", "--format=%(refname)", f"refs/heads/{branch}"):
+        return ""
+    span = f"{commit}..refs/heads/{branch}"
+    words = ("--first-parent", "--no-show-signature", "--max-count=50", "--format=%h %an, %ad: %s", "--date=iso-strict")
+    log = _ask(project, "log", "--no-color", *words, span)
+    stat = _ask(project, "diff", "--no-color", "--no-ext-diff", "--stat=100", "--stat-count=50", span)
+    return "\n".join(text for text in (log, stat) if text).rstrip()
+
+
+def uncommitted(worktree: Path) -> str:
+    """What a worktree holds that is in no commit, as `git status --short` names it; "" also when it is gone."""
+    return _ask(worktree, "status", "--short").rstrip() if worktree.exists() else ""
 
 
 def unmerged_commits(project: Path, branch: str, into: str) -> int:

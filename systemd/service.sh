@@ -326,7 +326,7 @@ check_room() {
 check_ours() {
   local first=
   if [ ! -e "$file" ] && [ ! -L "$file" ]; then return 0; fi
-  if [ -f "$file" ] && [ ! -L "$file" ]; then read -r first <"$file" || true; fi
+  if [ -f "$file" ]; then read -r first <"$file" || true; fi
   [ "$first" = "$MARK" ] || stop $FAILED "$file is not of our making" "look at it, and move it away"
 }
 
@@ -447,7 +447,7 @@ check_may_remove() {
 
 # What setup.sh --service has made. Somebody whose account is gone has taken it along.
 remove_environment() {
-  if [ -n "$root" ] || [ -z "$home" ] || [ ! -d "$home" ]; then return 0; fi
+  if [ -n "$root" ] || [ ! -d "$home" ]; then return 0; fi
   if ! is_me && [ "$(id -u)" != 0 ]; then return 0; fi
   read_login
   environment=$(login_value XDG_DATA_HOME "$home/.local/share")/tmux-orchestrator/service

@@ -28,13 +28,10 @@ NOT_YET = {
     "performance_tuner.py": "care of the host and of the database",
     "dynamic_team.py": "a team's suggestion on its own",
     "ai_team_refiner.py": "a team's suggestion on its own",
-    "concurrent_orchestration.py": "locks as a list of their own",
     "chaos_tester.py": "breaking things on purpose",
     "load_tester.py": "measuring many orchestrations",
     "credit_management/check_agent_health.sh": "usage limits",
     "credit_management/credit_monitor.py": "usage limits",
-    "systemd/install-systemd-service.sh": "the service of the scheduler",
-    "systemd/uninstall-systemd-service.sh": "the service of the scheduler",
 }
 
 

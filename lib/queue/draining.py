@@ -158,7 +158,6 @@ def run(home: Path, entry_id: int) -> Orchestration | None:
 def _decide(db: sqlite3.Connection, stage: planning.Stage, entry: QueueEntry, attempt: Attempt) -> planning.Plan:
     stage.tmux.check()
     project = worktrees.project_root(entry.project)
-    content = attempt.spec_path.read_bytes() if attempt.spec_path else entry.spec_text.encode()
     options = entry.options
     program = Program(str(options["agent"])) if options.get("agent") else stage.settings.agent
     decided = planning.decide(
@@ -166,7 +165,8 @@ def _decide(db: sqlite3.Connection, stage: planning.Stage, entry: QueueEntry, at
         stage,
         project=project,
         spec_path=entry.spec_path,
-        spec=specs.parse(content, entry.spec_path),
+        # Title and team are the original's: what an analysis says must not choose them.
+        spec=specs.parse(entry.spec_text.encode(), entry.spec_path),
         program=program,
         now=host.now_ms(),
         roles=tuple(options.get("roles") or ()),  # type: ignore[arg-type]  # checked when it was added
@@ -174,7 +174,18 @@ def _decide(db: sqlite3.Connection, stage: planning.Stage, entry: QueueEntry, at
         size=_text(options.get("size")),
         team_plan=_text(options.get("plan")),
     )
-    return dataclasses.replace(decided, orchestration=dataclasses.replace(decided.orchestration, unattended=True))
+    given = dataclasses.replace(decided.orchestration, unattended=True, spec_text=_spec_text(entry, attempt))
+    return dataclasses.replace(decided, orchestration=given)
+
+
+def _spec_text(entry: QueueEntry, attempt: Attempt) -> str:
+    """What the team of an attempt reads: the enhanced spec when there is one."""
+    if attempt.spec_path is None:
+        return entry.spec_text
+    try:
+        return attempt.spec_path.read_bytes().decode()
+    except OSError as error:
+        raise OrchestratorError(f"its enhanced spec {attempt.spec_path} cannot be read: {error.strerror}") from error
 
 
 def _text(value: object) -> str | None:

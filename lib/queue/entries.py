@@ -23,6 +23,7 @@ from lib.models import (
     OrchestrationStatus,
     QueueEntry,
 )
+from lib.queue import evidence
 from lib.store import record, writing
 
 MINUTE_MS = retries.MINUTE_MS
@@ -256,8 +257,9 @@ def _open(db: sqlite3.Connection, entry: QueueEntry, now: int) -> Attempt:
     if before and before[-1].outcome is AttemptOutcome.DEFERRED:
         number = before[-1].number  # nothing of it was begun
         db.execute(
+            # What could not be asked then may be asked now.
             "UPDATE attempts SET outcome = NULL, ended_at = NULL, reason = NULL, launches = 0, started_at = ?,"
-            " counted_at = ? WHERE entry_id = ? AND number = ?",
+            " counted_at = ?, research = iif(spec_path IS NULL, NULL, research) WHERE entry_id = ? AND number = ?",
             (now, now, entry.id, number),
         )
     else:
@@ -303,16 +305,22 @@ def note_research(
 ) -> Attempt:
     """Keep what the research before an attempt has found, and the enhanced spec when there is one."""
     with writing(db):
-        db.execute(
+        noted = db.execute(
             "UPDATE attempts SET research = ?, spec_path = ? WHERE entry_id = ? AND number = ? AND outcome IS NULL",
             (
                 *(json.dumps(dict(found), ensure_ascii=False), str(spec_path) if spec_path else None),
                 *(attempt.entry_id, attempt.number),
             ),
-        )
-        record(
-            db, "queue.researched", now=now, entry=attempt.entry_id, attempt=attempt.number, enhanced=bool(spec_path)
-        )
+        ).rowcount
+        if noted:
+            record(
+                db,
+                "queue.researched",
+                now=now,
+                entry=attempt.entry_id,
+                attempt=attempt.number,
+                enhanced=bool(spec_path),
+            )
     return open_attempt(db, attempt.entry_id) or attempt
 
 
@@ -394,9 +402,13 @@ def fail(db: sqlite3.Connection, attempt: Attempt, reason: str, settings: QueueS
             _move(db, entry, EntryStatus.FAILED, reason, now, attempt)
             return
         _move(db, entry, EntryStatus.ABANDONED, reason, now, attempt)
-        story = "\n".join(f"attempt {one.number}: {one.outcome}: {one.reason}" for one in attempts(db, entry.id))
+        story = "\n".join(line for one in attempts(db, entry.id) for line in _story(one))
         notices.tell(db, "abandoned", f"abandoned after {failures} failures: {_name(entry)}", story, now=now)
         _summarize(db, entry.batch_id, now)
+
+
+def _story(attempt: Attempt) -> list[str]:
+    return [*evidence.of_research(attempt), f"attempt {attempt.number}: {attempt.outcome}: {attempt.reason}"]
 
 
 def settle(

@@ -6,23 +6,26 @@ comes back is checked, and becomes part of a spec; nothing of it is ever run.
 
 from __future__ import annotations
 
+import os
+import secrets
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib import agents, cleaning, headless, history, orchestrations, templates, worktrees
-from lib.config import Settings
-from lib.errors import OrchestratorError, Unavailable
+from lib import cleaning, headless, planning, templates
+from lib.config import Settings, config_path
+from lib.errors import NotFound, Unavailable
 from lib.models import Attempt, AttemptOutcome, Program, QueueEntry
 from lib.planning import Stage
 from lib.queue import entries, evidence
+from lib.queue.evidence import Failure
 
 CATEGORIES = ("spec", "environment", "team", "limit", "tool", "unknown")
-_TEXT = {"type": "string"}
-_LIST = {"type": "array", "items": _TEXT}
-#: The shape of an answer, as `claude --json-schema` takes it.
+_TEXT = {"type": "string", "minLength": 1}
+_LIST = {"type": "array", "items": {"type": "string"}}
+#: The shape of an answer.
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -38,128 +41,129 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 
-#: How much of each kind of evidence is sent; its end, where the failure is.
-_SPEC_CHARACTERS = 60_000
-_SCREEN_CHARACTERS = 4_000
-_HISTORY_CHARACTERS = 8_000
-_LOG_CHARACTERS = 4_000
-#: Of all attempts together: the newest come first.
-_ALL_CHARACTERS = 60_000
+#: How much is sent: of the spec, and in all.
+_SPEC_BYTES = 20_000
+_MOST_BYTES = 60_000
+#: How much of an answer becomes part of a spec: of one text, and how many of a list.
+_TEXT_BYTES = 2_000
+_MOST_ITEMS = 20
+#: A spec that is shorter may well stand in an answer by chance.
+_SHORT_SPEC = 40
 
 
 @dataclass(frozen=True)
-class Story:
-    """What is known of a failed attempt. `screens` and `logs` are by role."""
+class Analysis:
+    """An answer of `SCHEMA`, its texts cleaned and bounded; what it cost, and what did not work on the way."""
 
-    number: int
-    reason: str
-    history: str
-    screens: Mapping[str, str]
-    logs: Mapping[str, str]
+    found: dict[str, Any]
+    cost_usd: float | None
+    notes: tuple[str, ...]
 
     @property
-    def size(self) -> int:
-        texts = [self.reason, self.history, *self.screens.values(), *self.logs.values()]
-        return sum(map(len, texts))
+    def data(self) -> dict[str, Any]:
+        return {**self.found, "cost_usd": self.cost_usd, "notes": list(self.notes)}
 
 
 def before_attempt(db: sqlite3.Connection, stage: Stage, entry: QueueEntry, attempt: Attempt, *, now: int) -> Attempt:
     """Analyse the failures before an attempt and give it an enhanced spec; without an answer it keeps the original.
 
-    The enhanced spec is always made from the original. A kill in between asks again and writes the same file.
+    The enhanced spec is always made from the original. Killed in between, it asks again and writes the same file.
     """
     failed = [one for one in entries.attempts(db, entry.id) if one.outcome is AttemptOutcome.FAILED]
     if not failed:
         return attempt
-    if why_not := _why_not(entry, stage.settings):
-        return entries.note_research(db, attempt, {"why_not": why_not}, None, now=now)
-    stories = [_story(db, stage.home, one) for one in failed]
+    path = evidence.folder(stage.home, attempt) / f"{_stem(entry.spec_path)}.md"
     try:
-        found = analyse(stage.settings, entry.spec_text, stories, home=stage.home)
-    except Unavailable as error:
+        check(stage.settings, agent=entry.options.get("agent"), unasked=True)
+        failures = [evidence.of_attempt(db, stage.home, one) for one in failed]
+        analysis = analyse(stage.settings, stage.home, entry.spec_text, failures)
+        write_enhanced(path, entry.spec_text, analysis, failures)
+    except (Unavailable, NotFound) as error:
         return entries.note_research(db, attempt, {"why_not": error.sentence}, None, now=now)
-    path = evidence.folder(stage.home, attempt) / entry.spec_path.name
-    write_enhanced(path, entry.spec_text, found, failures=[one.reason or "" for one in failed])
-    return entries.note_research(db, attempt, found, path, now=now)
+    return entries.note_research(db, attempt, analysis.data, path, now=now)
 
 
-def _why_not(entry: QueueEntry, settings: Settings) -> str | None:
-    """Why nothing is asked; None when something is."""
-    if not settings.research.enabled:
-        return "research is off (research.enabled)"
-    program = str(entry.options.get("agent") or settings.agent)
-    return "its agents rehearse: no model is asked" if program == Program.REHEARSAL else None
+def check(settings: Settings, *, agent: object = None, unasked: bool = False) -> None:
+    """Raises `Unavailable` when no model is to be asked: for rehearsal agents, or `unasked` when research is off."""
+    if str(agent or settings.agent) == Program.REHEARSAL:
+        raise Unavailable("rehearsal agents: no model is asked")
+    if unasked and not settings.research.enabled:
+        raise Unavailable("it is switched off (research.enabled)")
 
 
-def analyse(settings: Settings, spec_text: str, stories: Sequence[Story], *, home: Path) -> dict[str, Any]:
-    """Ask why attempts at a spec have failed. Returns an answer of `SCHEMA`. Raises `Unavailable` with the reason."""
-    told: list[Story] = []
-    for story in reversed(stories):
-        if told and sum(one.size for one in told) + story.size > _ALL_CHARACTERS:
-            break
-        told.insert(0, story)
-    prompt = templates.render(
-        "research.md", spec=_bounded(spec_text, _SPEC_CHARACTERS), stories=told, left_out=len(stories) - len(told)
+def analyse(settings: Settings, home: Path, spec_text: str, failures: Sequence[Failure]) -> Analysis:
+    """Ask why the attempts at a spec have failed. Raises `Unavailable` with the reason."""
+    research = settings.research
+    # Seen from the file that names it.
+    servers = planning.path_of(config_path().parent, research.mcp_config) if research.mcp_config else None
+    asking = headless.Asking(settings.claude_command, research.model, servers, research.timeout_seconds)
+    answer = headless.ask(asking, question(spec_text, failures), SCHEMA, folder=home / "headless")
+    found = _part_of_a_spec(answer.found, spec_text)
+    return Analysis(found, answer.cost_usd, tuple(_line(note, spec_text) for note in answer.notes))
+
+
+def question(spec_text: str, failures: Sequence[Failure]) -> str:
+    """What is asked. Every text of somebody else's stands in a frame that no text can close."""
+    spec = evidence.shortened(cleaning.clean(spec_text), _SPEC_BYTES)
+    kept = evidence.bounded(failures, _MOST_BYTES - len(spec.encode()))
+    # Minted after the texts were written: none of them can hold it.
+    return templates.render("research.md", mark=f"data-{secrets.token_hex(6)}", spec=spec, failures=kept)
+
+
+def _part_of_a_spec(found: dict[str, Any], spec_text: str) -> dict[str, Any]:
+    """An answer as it may stand below a spec: bounded, and without that spec's own text a second time."""
+    taken: dict[str, Any] = {}
+    for name, value in found.items():
+        if isinstance(value, str):
+            taken[name] = _taken(value, spec_text)
+        elif isinstance(value, list):
+            texts = [_taken(item, spec_text) for item in value[:_MOST_ITEMS]]
+            taken[name] = [text for text in texts if text]
+        else:
+            taken[name] = value
+    return taken
+
+
+def _taken(text: str, spec_text: str) -> str:
+    whole = spec_text.strip()
+    if len(whole) >= _SHORT_SPEC:
+        text = text.replace(whole, "[the spec]")
+    return evidence.shortened(cleaning.clean(text).strip(), _TEXT_BYTES)
+
+
+def _line(text: str, spec_text: str) -> str:
+    return " ".join(_taken(text, spec_text).split())
+
+
+# -- the enhanced spec --
+
+
+def write_enhanced(path: Path, original: str, analysis: Analysis, failures: Sequence[Failure]) -> None:
+    """Write the original spec, verbatim and once, and the analysis below it; whole or not at all.
+
+    Raises `Unavailable` when it cannot be written.
+    """
+    content = enhanced(original, analysis, failures).encode()
+    draft = path.with_name("enhanced.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise Unavailable(f"the enhanced spec {path} cannot be written: {error.strerror}") from error
+
+
+def enhanced(original: str, analysis: Analysis, failures: Sequence[Failure]) -> str:
+    """The text of an enhanced spec. It begins with the original, byte for byte."""
+    reasons = [(one.name, evidence.shortened(_line(one.reason, original), 500)) for one in failures]
+    return templates.render(
+        "enhanced_spec.md", spec=original, size=len(original.encode()), reasons=reasons, **analysis.found
     )
-    return checked(headless.ask(settings, prompt, SCHEMA, folder=home / "queue" / "research"))
 
 
-def checked(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """An answer whose shape is that of `SCHEMA`, its texts cleaned. Raises `Unavailable` for another one."""
-    found: dict[str, Any] = {}
-    for name, shape in SCHEMA["properties"].items():
-        value = answer.get(name)
-        match shape["type"]:
-            case "string" if isinstance(value, str) and value.strip() and value in shape.get("enum", (value,)):
-                found[name] = cleaning.clean(value).strip()
-            case "boolean" if isinstance(value, bool):
-                found[name] = value
-            case "array" if isinstance(value, list) and all(isinstance(item, str) for item in value):
-                found[name] = [text for item in value if (text := cleaning.clean(item).strip())]
-            case _:
-                raise Unavailable(f"Claude Code's answer has no valid {name}")
-    return found
-
-
-def write_enhanced(path: Path, original: str, found: Mapping[str, Any], *, failures: Sequence[str]) -> None:
-    """Write the original spec, verbatim and once, with what was found out after it; whole or not at all."""
-    text = templates.render("enhanced_spec.md", spec=original, failures=failures, **found)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f"{path.name}.new")
-    draft.write_text(text, encoding="utf-8", newline="")
-    draft.replace(path)
-
-
-# -- evidence --
-
-
-def _story(db: sqlite3.Connection, home: Path, attempt: Attempt) -> Story:
-    told = [history.sentence(db, event) for event in evidence.history(db, attempt)]
-    return Story(
-        number=attempt.number,
-        reason=_bounded(attempt.reason or "unknown", _LOG_CHARACTERS),
-        history=_bounded("\n".join(sentence for sentence in told if sentence), _HISTORY_CHARACTERS),
-        screens={role: _bounded(text, _SCREEN_CHARACTERS) for role, text in evidence.screens(home, attempt).items()},
-        logs=_logs(db, attempt),
-    )
-
-
-def _logs(db: sqlite3.Connection, attempt: Attempt) -> dict[str, str]:
-    """What each role of an attempt has committed; what cannot be looked at says so."""
-    if attempt.orchestration_id is None:
-        return {}
-    found = orchestrations.get(db, attempt.orchestration_id)
-    logs = {}
-    for agent in agents.of_orchestration(db, found.id):
-        try:
-            text = worktrees.log_since(found.project, agent.branch, found.starting_commit)
-        except OrchestratorError as error:
-            text = f"(could not be looked at: {error.sentence})"
-        if text.strip():
-            logs[agent.role] = _bounded(text, _LOG_CHARACTERS)
-    return logs
-
-
-def _bounded(text: str, longest: int) -> str:
-    text = cleaning.clean(text)
-    return text if len(text) <= longest else f"[the beginning is left out]\n{text[-longest:]}"
+def _stem(path: Path) -> str:
+    """A spec's name without its ending, and short enough to be given another one."""
+    return path.stem[:60]

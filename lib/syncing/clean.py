@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lib import cli, clearing, config, host, orchestrations
+from lib import clearing, cli, config, host, orchestrations
 from lib.clearing import Cleared, Remains
 from lib.cli import Output
 from lib.errors import ExitCode, OrchestratorError, Usage

@@ -46,9 +46,9 @@ def hold(home: Path, name: str) -> subprocess.Popen[str]:
 
 
 def test_one_runs_beside_us_and_its_words_are_kept(bench: Bench, mine: Errands) -> None:
-    assert mine.start("look", "scheduler.py", "--status")
+    assert mine.start("look", "scheduler.py", "--queue-list")
     assert wait_for(mine.reap, "its end") == {"look": 0}
-    assert "not running" in errands.last_words(bench.home, "look")
+    assert "the queue is empty" in errands.last_words(bench.home, "look")
     assert mine.start("look", "scheduler.py", "--queue-status", "7")
     assert wait_for(mine.reap, "its end") == {"look": 3}
     assert errands.last_words(bench.home, "look").endswith("; next: scheduler.py --queue-list")

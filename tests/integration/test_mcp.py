@@ -81,7 +81,7 @@ class TestTools:
             "send_message": ["priority", "target", "text"],
             "report_completion": ["check", "check_seconds", "summary"],
             "report_failure": ["reason"],
-            "schedule_check_in": ["minutes", "note", "recurring", "target"],
+            "schedule_check_in": ["if_changed", "minutes", "note", "recurring", "target"],
             "list_team": [],
             "read_inbox": ["limit"],
             "request_authorization": ["target", "timeout_minutes", "what"],
@@ -125,6 +125,10 @@ class TestTools:
         rows = still_team.bench.rows("SELECT note, interval_minutes FROM check_ins ORDER BY id")
         assert [tuple(row.values()) for row in rows] == [("Look", None), ("Test it", 7)]
         assert developer.call("schedule_check_in", minutes=0, note="Now").is_error
+        answer = developer.call("schedule_check_in", minutes=9, note="News", if_changed=True)
+        assert "in 9 minutes, if there is something new" in answer.text
+        (row,) = still_team.bench.rows("SELECT if_changed, seen FROM check_ins WHERE note = 'News'")
+        assert row["if_changed"] and still_team.agent("tester").branch in row["seen"]
 
     def test_the_team_and_the_inbox_can_be_read(self, still_team: StillTeam, developer: Server) -> None:
         team = developer.call("list_team").text

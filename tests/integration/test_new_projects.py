@@ -79,6 +79,7 @@ NAMES = [
     # Short enough for what is put behind it, and cut between letters.
     ("x" * 240 + ".md", "x" * 120),
     ("日" * 80 + ".md", "日" * 40),
+    ("x" * 119 + "-y.md", "x" * 119),
 ]
 
 
@@ -113,6 +114,8 @@ class TestOneProject:
         quiet.ok(DOOR, "--project", str(project), "--spec", str(project / "tool.md"), *ALONE)
         first, second = quiet.rows("SELECT orchestration_id, worktree FROM agents ORDER BY id")
         assert second["worktree"] == f"{first['worktree']}-{second['orchestration_id']}"
+        # Also in one of its worktrees.
+        assert worktrees.folder_of(Path(first["worktree"])) == quiet.folder / "tool_worktrees"
         # Both can be moved together.
         for name in ("tool", "tool_worktrees"):
             (quiet.folder / name).rename(quiet.folder / "specs" / name)
@@ -540,6 +543,7 @@ class TestForce:
         assert done.code == ExitCode.FAILED and "by order of the test" in done.err
         mend_git(quiet)
         if notes(quiet):  # what it needs to mend the links was broken too: the next making does it
+            assert "is not taken back" in done.err
             quiet.ok(*NEW, "--batch", "--spec", str(write(quiet.folder / "specs", "other.md")[0]))
         assert_works(quiet, quiet.folder / "tool", quiet.folder / "tool_worktrees", commits)
         assert list(quiet.folder.glob("*backup-*")) == [] and hidden(quiet.folder) == [] and notes(quiet) == []

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from lib import agents, checkins, daemon, host, hub, messages, news, orchestrations, reports, store, templates
+from lib import agents, checkins, daemon, host, messages, news, orchestrations, planning, reports, store, templates
 from lib import worktrees as git
+from lib.config import Settings
 from lib.errors import OrchestratorError
-from lib.models import Agent, MessageKind
+from lib.models import Agent, MessageKind, Program
 from tests.agents import a_life, a_team
-from tests.conftest import commit_all
-from tests.integration.still_team import StillTeam
+from tests.conftest import Bench, commit_all
+from tests.integration.still_team import StillTeam, still_team
+
+__all__ = ["still_team"]
 
 MINUTE_MS = 60_000
 
@@ -237,12 +240,13 @@ class TestLooking:
     ) -> None:
         looking = news.Looking(still_team.db)
         seen, count = looking.seen(still_team.agent("developer")), messages.count_since
-        arrived = []
+        arrived: list[str] = []
 
         def late(*arguments: object, **named: object) -> int:
             found = count(*arguments, **named)  # type: ignore[arg-type]
             if not arrived:
-                arrived.append(write(still_team, "developer", MessageKind.MESSAGE))
+                arrived.append("developer")
+                write(still_team, "developer", MessageKind.MESSAGE)
             return found
 
         monkeypatch.setattr(messages, "count_since", late)
@@ -292,21 +296,60 @@ class TestTheDaemon:
         skipped = store.events(db, kind="check_in.skipped")
         assert [event.data["reason"] for event in skipped] == ["nothing new"]
 
-    def test_a_role_can_want_news_from_the_start(
-        self, still_team: StillTeam, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        shutil.copytree(templates.FOLDER, tmp_path / "templates")
-        role = tmp_path / "templates" / "roles" / "tester.md"
-        role.write_text(role.read_text().replace("check_in_minutes: 30", "check_in_minutes: 30\ncheck_in_if: changed"))
-        monkeypatch.setattr(templates, "FOLDER", tmp_path / "templates")
-        assert {name for name, one in templates.roles().items() if one.check_in_if_changed} == {"tester"}
-        role.write_text(role.read_text().replace("if: changed", "if: always"))
-        with pytest.raises(OrchestratorError, match="check_in_if"):
-            templates.roles()
+
+def test_a_role_can_want_news_from_the_start(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copytree(templates.FOLDER, tmp_path / "templates")
+    role = tmp_path / "templates" / "roles" / "tester.md"
+    role.write_text(role.read_text().replace("check_in_minutes: 30", "check_in_minutes: 30\ncheck_in_if: changed"))
+    monkeypatch.setattr(templates, "FOLDER", tmp_path / "templates")
+    assert {name for name, one in templates.roles().items() if one.check_in_if_changed} == {"tester"}
+    project, stage = bench.project(), planning.Stage(bench.home, bench.tmux, Settings())
+    db = bench.db()
+    decided = planning.decide(
+        db,
+        stage,
+        project=project,
+        spec_path=project / "spec.md",
+        program=Program.REHEARSAL,
+        now=host.now_ms(),
+        roles=["orchestrator", "developer", "tester"],
+    )
+    planning.record(db, stage, decided)
+    tester = agents.in_role(db, decided.orchestration.id, "tester")
+    assert tester
+    found = {one.target.partition(":")[2]: one for one in checkins.scheduled(db)}
+    assert {name: one.if_changed for name, one in found.items()} == {
+        "orchestrator": False,
+        "developer": False,
+        "tester": True,
+    }
+    # Before its branch and its worktree are there, it has seen where the work begins.
+    assert news.Looking(db)(tester, found["tester"].seen).text == ""
+    for new in decided.agents:
+        git.ensure(project, new.worktree, new.branch, decided.orchestration.starting_commit)
+    assert news.Looking(db)(tester, found["tester"].seen).text == ""
+    commit_all(decided.agents[1].worktree, "Work")
+    assert news.Looking(db)(tester, found["tester"].seen).text == "1 commit by developer"
+    db.close()
+
+
+def test_the_shipped_roles_are_told_whether_there_is_news_or_not() -> None:
+    roles = templates.roles()
+    assert not any(one.check_in_if_changed for one in roles.values()), "a check-in keeps an idle team going"
+    minutes = {"orchestrator": 20, "project_manager": 25, "developer": 30, "tester": 30, "testrunner": 30}
+    assert {name: roles[name].check_in_minutes for name in minutes} == minutes
+
+
+def test_a_role_with_another_condition_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "roles").mkdir()
+    path = tmp_path / "roles" / "tester.md"
+    path.write_text("---\nsummary: Tests.\ncheck_in_minutes: 30\ncheck_in_if: always\n---\nYou test.\n")
+    monkeypatch.setattr(templates, "FOLDER", tmp_path)
+    with pytest.raises(OrchestratorError, match="check_in_if is changed or not there, not 'always'"):
+        templates.roles()
 
 
 def test_a_copy_of_the_hub_is_news_for_the_orchestrator(still_team: StillTeam, new_for: Callable[[str], str]) -> None:
-    assert hub  # its verbs are tested elsewhere; here only what they leave counts
     still_team.control("send", "webapp-impl:developer", "--hub", "--no-wait", "The deployment is done", role="tester")
     assert new_for("orchestrator") == "1 message"
     assert new_for("developer") == "1 message"

@@ -514,6 +514,10 @@ def test_setup_renews_the_environment_of_the_service_where_there_is_one(machine:
     verified = machine.setup("--verify")
     assert verified.returncode == 0
     assert any(line.split()[:2] == ["service", "found"] for line in verified.stdout.splitlines())
+    (service_of(machine) / "bin/python").unlink()
+    verified = machine.setup("--verify")
+    assert verified.returncode == 1
+    assert any(line.split()[:2] == ["service", "missing"] for line in verified.stdout.splitlines())
 
 
 def test_an_environment_of_the_service_that_cannot_be_made_leaves_the_old_one(machine: Machine) -> None:

@@ -203,6 +203,7 @@ def setting(unit: Path, name: str) -> list[str]:
 
 def words_of(value: str) -> list[str]:
     """The words of a quoted value (systemd.syntax(7)), with its specifiers."""
+    assert "%" not in value.replace("%%", ""), "a specifier"
     found = re.findall(r'"((?:[^"\\]|\\.)*)"|\'((?:[^\'\\]|\\.)*)\'|(\S+)', value)
     return [re.sub(r"\\(.)", r"\1", one or two or three).replace("%%", "%") for one, two, three in found]
 
@@ -210,6 +211,7 @@ def words_of(value: str) -> list[str]:
 def command_of(unit: Path, name: str) -> list[str]:
     """A command line of a unit, as it is run."""
     (value,) = setting(unit, name)
+    assert "$" not in value.replace("$$", ""), "a variable"
     return [word.replace("$$", "$") for word in words_of(value)]
 
 
@@ -323,6 +325,7 @@ class TestInstalling:
         assert oct(machine.unit(name).stat().st_mode & 0o777) == "0o644"
         assert list(machine.unit(name).parent.iterdir()) == [machine.unit(name)]
         assert machine.service.is_dir()
+        assert dict(settings(machine.unit(name))).get("User") == (None if kind == "own" else "%i")
 
     @BOTH_KINDS
     def test_a_second_run_changes_nothing_and_says_so(self, machine: Machine, kind: str) -> None:
@@ -479,6 +482,10 @@ def masked(machine: Machine) -> None:
     machine.unit(SYSTEM).symlink_to("/dev/null")
 
 
+def linked_to_nowhere(machine: Machine) -> None:
+    machine.unit(SYSTEM).symlink_to("/no/such/unit")
+
+
 def has_their_own(machine: Machine) -> None:
     machine.unit(OWN).parent.mkdir(parents=True)
     machine.unit(OWN).touch()
@@ -530,6 +537,7 @@ REFUSALS = [
     # In the way.
     (foreign, ("alice",), {}, 1, "is not of our making"),
     (masked, ("alice",), {}, 1, "is not of our making"),
+    (linked_to_nowhere, ("alice",), {}, 1, "is not of our making"),
     (has_their_own, ("alice",), {}, 4, "alice has a service of their own"),
     (has_one_of_the_system, ("--user",), {}, 4, "alice has a service of the system"),
 ]
@@ -575,7 +583,7 @@ class TestUninstalling:
         assert machine.deeds() == []
 
     def test_somebody_elses_unit_stays(self, machine: Machine) -> None:
-        for situation in (foreign, masked):
+        for situation in (foreign, masked, linked_to_nowhere):
             machine.unit(SYSTEM).unlink(missing_ok=True)
             situation(machine)
             done = machine.run(UNINSTALL, "alice")
@@ -632,8 +640,8 @@ class TestAnImage:
         root = tmp_path / "image"
         machine = Machine(tmp_path, root / "opt" / "check out")
         (root / "etc/systemd/system").mkdir(parents=True)
-        (root / "etc/passwd").write_text("al.ce:x:1:1::/:/bin/sh\nalice:x:1234:1234::/home/a:/bin/sh\n")
-        environment = root / "home/a/.local/share/tmux-orchestrator/service/bin"
+        (root / "etc/passwd").write_text("al.ce:x:1:1::/:/bin/sh\nalice:x:1234:1234::/people/a:/bin/sh\n")
+        environment = root / "people/a/.local/share/tmux-orchestrator/service/bin"
         environment.mkdir(parents=True)
         (environment / "python").symlink_to("/usr/bin/python3")
         return machine
@@ -646,10 +654,10 @@ class TestAnImage:
         assert "starts with it" in image.ok(INSTALL, "alice", "--root", str(root), WHO="1000")
         unit = root / "etc/systemd/system" / SYSTEM
         assert command_of(unit, "ExecStart")[1:] == [
-            "/home/a/.local/share/tmux-orchestrator/service/bin/python",
+            "/people/a/.local/share/tmux-orchestrator/service/bin/python",
             *("-X", "faulthandler", "/opt/check out/scheduler.py", "--queue-daemon"),
         ]
-        assert setting(unit, "EnvironmentFile") == ["-/home/a/.config/tmux-orchestrator/environment"]
+        assert setting(unit, "EnvironmentFile") == ["-/people/a/.config/tmux-orchestrator/environment"]
         assert image.setups() == []
         wanted = root / "etc/systemd/system/multi-user.target.wants" / SYSTEM
         assert wanted.is_symlink() == bool(systemctl)
@@ -665,7 +673,7 @@ class TestAnImage:
 
     def test_one_without_the_environment_is_refused(self, image: Machine) -> None:
         root = image.folder / "image"
-        shutil.rmtree(root / "home/a/.local")
+        shutil.rmtree(root / "people/a/.local")
         done = image.run(INSTALL, "alice", "--root", str(root))
         assert done.returncode == 5 and "setup.sh --service" in done.stderr
         assert list((root / "etc/systemd/system").iterdir()) == []
