@@ -241,8 +241,7 @@ _KINDS = {
     "dict": "`role: minutes` lines",
 }
 _GROUPS: dict[str, type[Any]] = {
-    group.__name__: group
-    for group in (QueueSettings, RecoverySettings, ResearchSettings, NotifySettings, GitSettings)
+    group.__name__: group for group in (QueueSettings, RecoverySettings, ResearchSettings, NotifySettings, GitSettings)
 }
 _CHOICES: dict[str, tuple[Sequence[str], Callable[[str], object]]] = {
     "agent": ([str(program) for program in Program], Program),

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -168,6 +168,7 @@ def _run(command: Sequence[str], prompt: str, folder: Path, seconds: float) -> t
                 stdout=subprocess.PIPE,
                 stderr=complaints,
                 start_new_session=True,
+                preexec_fn=_ends_with_parent(),
             )
         except OSError as error:
             raise Unavailable(f"{command[0]} cannot be run: {error.strerror}") from error
@@ -181,6 +182,19 @@ def _run(command: Sequence[str], prompt: str, folder: Path, seconds: float) -> t
             _end(process)
         complaints.seek(max(0, complaints.seek(0, os.SEEK_END) - 4096))
         return process.returncode, said, complaints.read().decode("utf-8", "replace")
+
+
+def _ends_with_parent() -> Callable[[], object] | None:
+    """What a new process does first, so that it is ended when this one is: by itself it would go on asking the model.
+
+    Measured: without a reader of its output and without a time limit it does so for as long as the model answers.
+    """
+    if sys.platform != "linux":
+        return None
+    import ctypes  # noqa: PLC0415 - only a question needs it
+
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _environment() -> dict[str, str]:

@@ -128,18 +128,18 @@ def schedule_check_in(
     """
     with _desk() as (caller, agent):
         reminded = agents.resolve(caller.db, caller.tmux, target, sender=agent) if target else agent
-        if not reminded.is_guest:
-            orchestrations.check_runs(orchestrations.of_agent(caller.db, reminded))
         seen = news.Looking(caller.db).seen(reminded) if if_changed else None
-        made = checkins.add(
-            caller.db,
-            reminded.id,
-            cleaning.clean(note),
-            minutes=minutes,
-            now=host.now_ms(),
-            recurring=recurring,
-            terms=checkins.Terms(if_changed=if_changed, seen=seen),
-        )
+        with store.writing(caller.db):
+            made = checkins.add(
+                caller.db,
+                reminded.id,
+                cleaning.clean(note),
+                minutes=minutes,
+                now=host.now_ms(),
+                recurring=recurring,
+                terms=checkins.Terms(if_changed=if_changed, seen=seen),
+            )
+            orchestrations.check_takes_notes(caller.db, reminded)
         desk.ensure_scheduler(_SILENT, caller)
         how = f"every {minutes} minutes" if recurring else f"in {minutes} minutes"
         return f"check-in {made.id} for {made.target} {how}{', if there is something new' if if_changed else ''}"

@@ -76,6 +76,12 @@ def check_runs(found: Orchestration) -> None:
         )
 
 
+def check_takes_notes(db: sqlite3.Connection, agent: Agent) -> None:
+    """Raises `OrchestratorError` when an agent's orchestration is over: its check-ins have ended, and stay so."""
+    if not agent.is_guest:
+        check_runs(of_agent(db, agent))
+
+
 def live_in(db: sqlite3.Connection, project: Path) -> Orchestration | None:
     """The orchestration that works in a project now, or None."""
     return next((found for found in live(db) if found.project == project), None)

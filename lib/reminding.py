@@ -85,24 +85,25 @@ def _schedule(output: Output, home: Path, agent: Agent, note: str, minutes: Sequ
         if not word.isdecimal() or len(word) > 9:
             raise Usage(f"MINUTES must be a whole number of at most 9 digits, not {word!r}")
     db, now = store.connect(home), host.now_ms()
-    if not agent.is_guest:
-        orchestrations.check_runs(orchestrations.of_agent(db, agent))
-    made = checkins.add(
-        db,
-        agent.id,
-        cleaning.clean(note),
-        now=now,
-        minutes=int(minutes[0]) if minutes else None,
-        recurring=options.recurring,
-        cron_line=options.cron,
-        terms=Terms(
-            catch_up=CatchUp(options.catch_up) if options.catch_up else None,
-            deadline_minutes=options.deadline,
-            jitter_seconds=options.jitter,
-            if_changed=options.if_changed,
-            seen=news.Looking(db).seen(agent) if options.if_changed else None,
-        ),
+    terms = Terms(
+        catch_up=CatchUp(options.catch_up) if options.catch_up else None,
+        deadline_minutes=options.deadline,
+        jitter_seconds=options.jitter,
+        if_changed=options.if_changed,
+        seen=news.Looking(db).seen(agent) if options.if_changed else None,
     )
+    with store.writing(db):
+        made = checkins.add(
+            db,
+            agent.id,
+            cleaning.clean(note),
+            now=now,
+            minutes=int(minutes[0]) if minutes else None,
+            recurring=options.recurring,
+            cron_line=options.cron,
+            terms=terms,
+        )
+        orchestrations.check_takes_notes(db, agent)
     output.answer(f"check-in {made.id} for {made.target} {rhythm(made, now=now)}", vars(made))
     if sentence := daemon.ensure(home):
         output.say(sentence)

@@ -312,6 +312,9 @@ def _open(name: str, *, uri: bool = False) -> sqlite3.Connection:
     return db
 
 
+#: A log that holds only this is left by a writer that was killed before its first page. SQLite 3.40 waits for ten
+#: seconds over it and then says "locking protocol".
+_LOG_HEADER_BYTES = 32
 #: A writer that comes or goes may take the files away between our look at them and the opening.
 _TRIES = 20
 
@@ -326,8 +329,9 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
         try:
             db = _open_as_it_lies(path)
             _version(db)  # only now is the log opened
-        except sqlite3.OperationalError as error:
-            if not left or not path.exists() or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN:
+        except (sqlite3.OperationalError, FileNotFoundError) as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN)
+            if not left or not path.exists() or code & 0xFF != sqlite3.SQLITE_CANTOPEN:
                 raise
         else:
             return db
@@ -336,7 +340,7 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
 
 def _open_as_it_lies(path: Path) -> sqlite3.Connection:
     log, shared = (path.with_name(path.name + ending) for ending in ("-wal", "-shm"))
-    if not log.exists():  # whoever wrote last has closed it, and all is in the one file
+    if not log.exists() or log.stat().st_size <= _LOG_HEADER_BYTES:  # all that is committed is in the one file
         return _open(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
     if shared.exists():  # somebody writes now, or was killed: then SQLite reads the log into its own memory
         return _open(f"{path.as_uri()}?mode=ro&readonly_shm=1", uri=True)

@@ -26,7 +26,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
         ),
         "judgement": (
             *("specs", "teams", "screens", "framing", "cleaning", "routing", "retries", "stuck", "meanwhile"),
-            *("occurrences", "queue.batchfile"),
+            *("occurrences", "queue.batchfile", "shapes"),
         ),
     },
     {
@@ -107,6 +107,7 @@ RUNS = {
     "tmux": {"tmux": "the room of tmux"},
     "git": {
         "worktrees": "the room of git",
+        "repository": "git for what is plumbing of ours, in a process that need not load GitPython",
         "rehearsal.work": "a rehearsal agent's own hands, in its own process: it commits as a model would",
     },
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def analyse(settings: Settings, home: Path, spec_text: str, failures: Sequence[F
     servers = planning.path_of(config_path().parent, research.mcp_config) if research.mcp_config else None
     asking = headless.Asking(settings.claude_command, research.model, servers, research.timeout_seconds)
     answer = headless.ask(asking, question(spec_text, failures), SCHEMA, folder=home / "headless")
-    found = _part_of_a_spec(answer.found, spec_text)
+    found = taken(answer.found, spec_text)
     return Analysis(found, answer.cost_usd, tuple(_line(note, spec_text) for note in answer.notes))
 
 
@@ -110,21 +110,19 @@ def question(spec_text: str, failures: Sequence[Failure]) -> str:
     return templates.render("research.md", mark=f"data-{secrets.token_hex(6)}", spec=spec, failures=kept)
 
 
-def _part_of_a_spec(found: dict[str, Any], spec_text: str) -> dict[str, Any]:
-    """An answer as it may stand below a spec: bounded, and without that spec's own text a second time."""
-    taken: dict[str, Any] = {}
+def taken(found: Mapping[str, Any], spec_text: str) -> dict[str, Any]:
+    """An answer as it may stand below a spec: cleaned, bounded, and without that spec's own text a second time."""
+    kept = dict(found)
     for name, value in found.items():
         if isinstance(value, str):
-            taken[name] = _taken(value, spec_text)
+            kept[name] = _text(value, spec_text)
         elif isinstance(value, list):
-            texts = [_taken(item, spec_text) for item in value[:_MOST_ITEMS]]
-            taken[name] = [text for text in texts if text]
-        else:
-            taken[name] = value
-    return taken
+            texts = (_text(item, spec_text) for item in value)
+            kept[name] = [text for text in texts if text][:_MOST_ITEMS]
+    return kept
 
 
-def _taken(text: str, spec_text: str) -> str:
+def _text(text: str, spec_text: str) -> str:
     whole = spec_text.strip()
     if len(whole) >= _SHORT_SPEC:
         text = text.replace(whole, "[the spec]")
@@ -132,7 +130,7 @@ def _taken(text: str, spec_text: str) -> str:
 
 
 def _line(text: str, spec_text: str) -> str:
-    return " ".join(_taken(text, spec_text).split())
+    return " ".join(_text(text, spec_text).split())
 
 
 # -- the enhanced spec --

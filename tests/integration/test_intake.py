@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lib.errors import ExitCode
-from tests.conftest import SPEC, Bench, wait_for
+from tests.conftest import ROOT, SPEC, Bench, wait_for
 from tests.integration.test_bad_input import GOOD_VERSION, LOGGED_IN, launch_of_claude, refused
 
 DOOR = "auto_orchestrate.py"
@@ -353,17 +353,18 @@ class TestBatchFiles:
         assert [entry["budget_minutes"] for entry in queued(quiet)] == [30]
 
     def test_the_example(self, quiet: Bench) -> None:
-        example = Path(__file__).parents[2] / "examples" / "batch.yaml"
-        rows = quiet.ok(DOOR, "--batch-file", str(example), "--dry-run", "--json").json
+        # Copied: its new project would be made beside the checkout, where somebody may have made it.
+        copy = quiet.folder / "examples" / "batch.yaml"
+        write(copy.parent, "demo-spec.md", "checkout.md")
+        text = (ROOT / "examples" / copy.name).read_text()
+        copy.write_text(text)
+        rows = quiet.ok(DOOR, "--batch-file", str(copy), "--dry-run", "--json").json
         assert [(Path(row["spec"]).name, Path(row["project"]).name) for row in rows] == [("demo-spec.md", "demo-spec")]
         # And what it only tells of.
-        text = example.read_text().replace("\n  # - spec", "\n  - spec").replace("\n  #   ", "\n    ")
-        project = quiet.folder / "home" / "projects"
-        project.mkdir()
-        quiet.project().rename(project / "webapp")
-        write(quiet.folder / "examples", "demo-spec.md", "checkout.md")
-        copy = quiet.folder / "examples" / "batch.yaml"
-        copy.write_text(text)
+        copy.write_text(text.replace("\n  # - spec", "\n  - spec").replace("\n  #   ", "\n    "))
+        projects = Path(quiet.environment["HOME"]) / "projects"
+        projects.mkdir()
+        quiet.project().rename(projects / "webapp")
         rows = quiet.ok(DOOR, "--batch-file", str(copy), "--dry-run", "--json").json
         assert [row["team"] for row in rows][1] == ["orchestrator", "developer", "tester"]
 

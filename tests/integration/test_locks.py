@@ -181,7 +181,8 @@ class TestHolding:
         assert locks(bench)["webapp"]["state"] == f"stale: pid {command.pid} has ended"
 
     def test_what_a_command_leaves_running_still_has_the_lock(self, bench: Bench, hold: Hold) -> None:
-        process = hold("webapp", "sh", "-c", "sleep 600 & wait")
+        process = hold("webapp", "sh", "-c", "sleep 600 & echo left; wait")
+        assert process.stdout and process.stdout.readline() == "left\n"
         command = host.process(pid_of(bench, "webapp") or 0)
         assert command
         for one in (process.pid, command.pid):

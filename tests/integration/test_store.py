@@ -162,20 +162,32 @@ def left_without_its_shared_memory(home: Path) -> None:
     (home / "orchestrator.db-shm").unlink()
 
 
-def left_with_an_empty_log(home: Path) -> None:
+def left_with_an_empty_log(home: Path, *, size: int = 0) -> None:
     left_by_a_killed_writer(home)
+    log = home / "orchestrator.db-wal"
+    begin = log.read_bytes()[:size]
     db = store.connect(home)
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    names = {name: (home / name).read_bytes() for name in ("orchestrator.db-shm", "orchestrator.db-wal")}
+    shared = (home / "orchestrator.db-shm").read_bytes()
     db.close()
-    for name, content in names.items():
-        (home / name).write_bytes(content)
-        (home / name).chmod(0o600)
-    assert (home / "orchestrator.db-wal").stat().st_size == 0
+    for path, content in ((log, begin), (home / "orchestrator.db-shm", shared)):
+        path.write_bytes(content)
+        path.chmod(0o600)
+
+
+def left_with_only_the_header_of_a_log(home: Path) -> None:
+    left_with_an_empty_log(home, size=32)
 
 
 @pytest.mark.parametrize(
-    "leave", [left_in_order, left_by_a_killed_writer, left_without_its_shared_memory, left_with_an_empty_log]
+    "leave",
+    [
+        left_in_order,
+        left_by_a_killed_writer,
+        left_without_its_shared_memory,
+        left_with_an_empty_log,
+        left_with_only_the_header_of_a_log,
+    ],
 )
 def test_a_read_only_look_changes_no_file(tmp_path: Path, leave: Callable[[Path], None]) -> None:
     home = tmp_path / "state"
