@@ -26,7 +26,7 @@ def process(pid: int) -> Process | None:
     """The process that has this pid now, or None."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second: it ends between the opening and the reading
         return None if Path("/proc/self/stat").exists() else _process_without_proc(pid)
     # The command stands in brackets and may hold spaces and brackets: what follows the last one is regular.
     fields = stat.rpartition(")")[2].split()
@@ -70,7 +70,7 @@ def _parent(pid: int) -> int:
         return int(
             Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[1]
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self/stat").exists():
             return 0
     import psutil  # noqa: PLC0415 - only where there is no /proc (macOS)

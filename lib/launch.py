@@ -33,7 +33,7 @@ from lib import (
     templates,
     worktrees,
 )
-from lib.errors import NotFound, OrchestratorError, Unavailable
+from lib.errors import Busy, NotFound, OrchestratorError, Unavailable
 from lib.models import (
     PENDING,
     Agent,
@@ -232,6 +232,7 @@ def _ensure_process(
     """Have the agent's process run in its window. Returns the agent and whether it was started now."""
     if host.is_alive(agent.process):
         return agent, False
+    _check_own_pane(stage.tmux, agent)
     # A conversation that has a transcript goes on; one that never had a turn cannot be resumed.
     transcript = claude.transcript(agent.config_dir, agent.conversation_id)
     goes_on = transcript is not None
@@ -371,6 +372,17 @@ def _commits_of_others(
         if new and mate.id != agent.id:
             made.append(meanwhile.Commits(mate.role, len(new), new[0].id[:7], new[0].subject))
     return made
+
+
+def _check_own_pane(tmux: Tmux, agent: Agent) -> None:
+    """Raises `Busy` when somebody has started a program of their own in an agent's window: it is not ours to end."""
+    for pane in tmux.panes():
+        is_own = pane.session == agent.session and pane.agent == str(agent.id) and not pane.dead
+        if is_own and agent.pane_pid is not None and pane.pid != agent.pane_pid:
+            raise Busy(
+                f"{pane.command} runs in the window of {agent.target}, and it is not the agent",
+                hint="end it, and leave the window",
+            )
 
 
 def _own_pane(tmux: Tmux, agent: Agent) -> str | None:

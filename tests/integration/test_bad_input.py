@@ -314,7 +314,7 @@ class TestSettingsThatMakeNoSense:
         ("text", "says"),
         [
             ("claude_comand: claude", ("unknown setting 'claude_comand'", "did you mean 'claude_command'?")),
-            ("42: x", ("unknown setting 42", "config.example.yaml")),
+            ("42: x", ("unknown setting '42'", "config.example.yaml")),
             ("auto_start: perhaps", ("auto_start must be true or false, not 'perhaps'",)),
             ("model: 5", ("model must be text, not 5",)),
             ("pass_environment: HOME", ("pass_environment must be a list, not 'HOME'",)),
@@ -543,7 +543,7 @@ UNSCHEDULABLE = {
     "without_a_note": (ExitCode.USAGE, "WINDOW MINUTES NOTE", "--add", "webapp-impl", "orchestrator", "0", "5"),
     "removed_by_an_unknown_id": (ExitCode.NOT_FOUND, "no check-in has the id 4711", "--remove", "4711"),
     "removed_by_0": (ExitCode.NOT_FOUND, "no check-in has the id 0", "--remove", "0"),
-    "removed_by_an_endless_id": (ExitCode.USAGE, "999 is not in the range", "--remove", "9" * 30),
+    "removed_by_an_endless_id": (ExitCode.USAGE, "999' is no id", "--remove", "9" * 30),
     "removed_by_a_word": (ExitCode.USAGE, "'one'", "--remove", "one"),
     "removed_and_listed": (ExitCode.USAGE, "name one thing to do", "--list", "--remove", "1"),
     "listed_with_words": (ExitCode.USAGE, "unexpected words: words", "--list", "words"),

@@ -263,7 +263,7 @@ class TestACheckout:
 
         assert (own(project), [git(project, *look) for look in looks]) == before
         more = [line for line in git(project, "for-each-ref").splitlines() if line not in refs]
-        assert [line.split()[2].split("/")[2] for line in more] == ["orchestration"]
+        assert [line.split()[2].split("/")[2] for line in more] == ["orchestration", "snapshots"]
         assert [line for line in refs if line not in git(project, "for-each-ref").splitlines()] == []
         assert config.read_text().startswith(written)
 
