@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lib import agents, cron, messages, occurrences
+from lib import agents, cron, host, messages, occurrences
 from lib.errors import NotFound, Usage
 from lib.models import Agent, CatchUp, CheckIn, CheckInStatus, MessageKind, News
 from lib.occurrences import MINUTE_MS, MOST_CAUGHT_UP, Left, Turn
@@ -23,8 +23,6 @@ RETRY_MINUTES = 5
 #: A year; a later time is more likely a wrong unit.
 LONGEST_MINUTES = 366 * 24 * 60
 LONGEST_JITTER_SECONDS = 3600
-#: A clock is mended by less than this all the time.
-_CLOCK_SLACK_MS = MINUTE_MS
 
 NOTHING_NEW = "nothing new"
 STILL_WAITS = "the last one still waits"
@@ -339,7 +337,7 @@ def _miss(db: sqlite3.Connection, check_in: CheckIn, agent: Agent, now: int) -> 
 def _follow_clock(db: sqlite3.Connection, now: int) -> None:
     """Have what was decided by a clock that was set back since wait no longer than it was to wait then."""
     rows = db.execute(
-        f"{_SELECT} WHERE check_ins.status = 'scheduled' AND decided_at > ?", (now + _CLOCK_SLACK_MS,)
+        f"{_SELECT} WHERE check_ins.status = 'scheduled' AND decided_at > ?", (now + host.CLOCK_SLACK_MS,)
     ).fetchall()
     for check_in in map(_check_in, rows):
         moved = _by_the_new_clock(check_in, now)

@@ -22,6 +22,15 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+#: A clock is mended by less than this all the time, and what others write during a beat is later than the beat's `now`.
+CLOCK_SLACK_MS = 60_000
+
+
+def was_set_back(written_at: int, now: int) -> bool:
+    """Whether the clock was set back since something was written: it lies in what is the future now."""
+    return written_at > now + CLOCK_SLACK_MS
+
+
 def process(pid: int) -> Process | None:
     """The process that has this pid now, or None."""
     try:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import agents, orchestrations, snapshots
+from lib import agents, host, orchestrations, snapshots
 from lib.errors import OrchestratorError
 from lib.models import LIVE, Agent
 from lib.snapshots import Snapshot, Taken
@@ -51,7 +51,7 @@ def _next_look(db: sqlite3.Connection, *, now: int) -> int | None:
     if first is None:
         return None
     # A look that is to come was written before the clock was set back.
-    return now if last is not None and last > now else int(first) + EVERY_MS
+    return now if last is not None and host.was_set_back(last, now) else int(first) + EVERY_MS
 
 
 def _next_pruning(db: sqlite3.Connection, *, now: int) -> int | None:
@@ -60,7 +60,7 @@ def _next_pruning(db: sqlite3.Connection, *, now: int) -> int | None:
         pruned_at = db.execute("SELECT min(created_at) FROM orchestrations").fetchone()[0]
     if pruned_at is None:
         return None
-    return now if pruned_at > now else int(pruned_at) + DAY_MS
+    return now if host.was_set_back(pruned_at, now) else int(pruned_at) + DAY_MS
 
 
 def keep(

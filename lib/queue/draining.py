@@ -95,7 +95,7 @@ def _close(db: sqlite3.Connection, tmux: Tmux, home: Path, attempt: Attempt, set
     assert attempt.orchestration_id and attempt.ended_at
     linger = 0 if attempt.outcome is not AttemptOutcome.SUCCEEDED else settings.queue.linger_minutes
     due = attempt.ended_at + round(linger * entries.MINUTE_MS)
-    if attempt.ended_at <= now < due:  # the clock may have been set back
+    if now < due and not host.was_set_back(attempt.ended_at, now):
         return [due]
     found = orchestrations.get(db, attempt.orchestration_id)
     if tmux.is_attached(found.session) and tmux.orchestration_of(found.session) == found.id:

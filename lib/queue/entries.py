@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib import notices, orchestrations, retries
+from lib import host, notices, orchestrations, retries
 from lib.config import QueueSettings
 from lib.errors import Busy, NotFound, OrchestratorError
 from lib.models import (
@@ -249,7 +249,7 @@ def claim(db: sqlite3.Connection, *, now: int, max_concurrent: int) -> Attempt |
 
 def is_paused(entry: QueueEntry, now: int) -> bool:
     """Whether an entry waits for its next attempt; not when the clock was set back since its last change."""
-    return entry.updated_at <= now < entry.not_before
+    return now < entry.not_before and not host.was_set_back(entry.updated_at, now)
 
 
 def _open(db: sqlite3.Connection, entry: QueueEntry, now: int) -> Attempt:

@@ -260,6 +260,13 @@ class TestFailing:
         assert claim(db, now=at(104)) is None
         assert claim(db, now=at(3)) == entry
 
+    def test_what_an_errand_puts_off_during_a_beat_is_not_claimed_by_it(self, db: sqlite3.Connection) -> None:
+        (entry,) = queue(db, new())
+        claim(db)
+        entries.defer(db, the_attempt(db, entry), "Claude Code is not installed", now=at(0.01))
+        assert claim(db, now=at(0)) is None, "the beat's own time is a little older"
+        assert claim(db, now=at(6)) == entry
+
     def test_a_retry_by_hand_has_all_attempts_again(self, db: sqlite3.Connection) -> None:
         first, second = queue(db, new("a"), new("b"))
         for minutes in (0, 100, 200):

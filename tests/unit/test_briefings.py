@@ -59,6 +59,23 @@ VALUES: dict[str, object] = {
     "status": "granted",
     "decided_by": "orchestrator",
     "reason": "the tests are green",
+    "away": "2 h 5 min",
+    "since": "2030-01-31 08:00",
+    "lines": ("2 commits by tester",),
+    "mark": "data-0123456789ab",
+    "failures": (
+        SimpleNamespace(
+            name="attempt 1", reason="the API is gone", parts=(SimpleNamespace(title="the events", text="0 min  x"),)
+        ),
+    ),
+    "size": 1200,
+    "reasons": (("attempt 1", "the API is gone"),),
+    "root_cause": "The staging API was switched off.",
+    "category": "environment",
+    "evidence": ("curl: (7) Failed to connect",),
+    "advice": ("Use the recorded answers in tests/api.",),
+    "questions_for_person": ("When does the API come back?",),
+    "worth_retrying": False,
 }
 
 
