@@ -25,6 +25,7 @@ from lib import (
     checkins,
     config,
     delivery,
+    handing_over,
     host,
     keeping,
     messages,
@@ -115,6 +116,11 @@ def fire_check_ins(beat: Beat) -> None:
         look=news.Looking(beat.db),
     )
     beat.activity |= bool(fired)
+
+
+def hand_over_commits(beat: Beat) -> None:
+    """Tell a role of the commits whose work it takes on."""
+    beat.dues += handing_over.hand_over(beat.db, now=beat.now)
 
 
 def escalate_authorizations(beat: Beat) -> None:
@@ -250,6 +256,7 @@ STEPS: tuple[Callable[[Beat], None], ...] = (
     read_signals,
     fire_check_ins,
     escalate_authorizations,
+    hand_over_commits,
     deliver_messages,
     keep_teams,
     look_for_stuck,

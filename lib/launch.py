@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lib import (
     agents,
+    boundaries,
     checkins,
     claude,
     delivery,
@@ -209,6 +210,7 @@ def _bring_up(
     try:
         with git_lock:  # two `git worktree add` at once contend for the same lock files
             worktrees.ensure(found.project, agent.worktree, agent.branch, found.starting_commit)
+            boundaries.arm(stage.home, agent)
         progress(agent.role, "worktree")
         agent, restarted = _ensure_process(db, stage, found, agent, team, gone, installation)
         progress(agent.role, "started" if restarted else "running")

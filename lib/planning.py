@@ -14,6 +14,7 @@ from lib import (
     claude,
     config,
     dependencies,
+    handing_over,
     named_locks,
     news,
     orchestrations,
@@ -229,3 +230,5 @@ def record(db: sqlite3.Connection, stage: Stage, decided: Plan) -> None:
             terms = checkins.Terms(if_changed=role.check_in_if_changed, seen=seen)
             checkins.add(db, agent_id, note, minutes=minutes, now=now, recurring=True, terms=terms)
         dependencies.declare(db, decided.orchestration.id, decided.team.depends)
+        lanes = [(new.role, taker) for new in decided.agents for taker in roles[new.role].hands_over_to]
+        handing_over.open_lanes(db, decided.orchestration.id, decided.orchestration.starting_commit, lanes)

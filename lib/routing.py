@@ -350,8 +350,8 @@ def parse_policy(entries: Any, *, roles: Collection[str]) -> Policy:
     """
     if entries is None:
         return Policy()
-    if not isinstance(entries, Mapping) or set(entries) - {"rules"}:
-        raise OrchestratorError("it must hold `rules:` and nothing else")
+    if not isinstance(entries, Mapping) or set(entries) - {"rules", "git"}:
+        raise OrchestratorError("it must hold `rules:` and `git:`, and nothing else")
     found = entries.get("rules")
     if found is not None and not isinstance(found, list):
         raise OrchestratorError("`rules` must be a list")

@@ -8,12 +8,14 @@ import re
 import sqlite3
 from pathlib import Path
 
-from lib import agents, claude, host, messages
+from lib import agents, boundaries, claude, framing, guards, host, messages
 from lib.errors import Busy, NotFound
+from lib.models import Agent
 from lib.store import record, writing
 
-#: How the hook names its files: nanoseconds, its pid, the agent's id and epoch. Other files are not ours to judge.
-_NAME = re.compile(r"[0-9]{20}(-[0-9]{1,18}){3}\.json")
+#: How hooks name their files: nanoseconds, their pid, the agent's id and epoch; `.json` is Claude Code's, `.ref` git's.
+#: Other files are not ours to judge.
+_NAME = re.compile(r"[0-9]{20}(-[0-9]{1,18}){3}\.(json|ref)")
 
 #: Hooks that are kept in the history; UserPromptSubmit is kept as the message that it acknowledges.
 _IN_HISTORY = ("SessionStart", "Stop", "StopFailure", "Notification", "SessionEnd")
@@ -48,12 +50,30 @@ def _take(db: sqlite3.Connection, path: Path) -> None:
     except FileNotFoundError:  # taken by another process since the listing
         return
     nanoseconds, _, agent_id, epoch = map(int, path.stem.split("-"))
-    _apply(db, agent_id, epoch, nanoseconds // 1_000_000, payload)
+    apply = _apply if path.suffix == ".json" else _apply_ref
+    apply(db, path.parents[1], agent_id, epoch, nanoseconds // 1_000_000, payload)
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
 
 
-def _apply(db: sqlite3.Connection, agent_id: int, epoch: int, at: int, payload: bytes) -> None:
+def _apply_ref(db: sqlite3.Connection, home: Path, agent_id: int, epoch: int, at: int, payload: bytes) -> None:
+    """What a guard has told counts whatever the epoch: a commit of an earlier life is a commit."""
+    word = guards.read(payload)
+    with contextlib.suppress(NotFound):  # an agent that another state home knows
+        agent = agents.get(db, agent_id)
+        if word is None:
+            with writing(db):
+                _record_unreadable(db, agent, at, payload)
+            return
+        with writing(db):
+            boundaries.note(db, agent, word, at=at)
+
+
+def _record_unreadable(db: sqlite3.Connection, agent: Agent, at: int, payload: bytes) -> None:
+    record(db, "hook.unreadable", now=at, orchestration=agent.orchestration_id, agent=agent.id, size=len(payload))
+
+
+def _apply(db: sqlite3.Connection, home: Path, agent_id: int, epoch: int, at: int, payload: bytes) -> None:
     try:
         agent = agents.get(db, agent_id)
     except NotFound:  # a hook of an agent that another state home knows
@@ -61,14 +81,7 @@ def _apply(db: sqlite3.Connection, agent_id: int, epoch: int, at: int, payload: 
     report = claude.hook_report(payload)
     if report is None:
         with writing(db):
-            record(
-                db,
-                "hook.unreadable",
-                now=at,
-                orchestration=agent.orchestration_id,
-                agent=agent.id,
-                size=len(payload),
-            )
+            _record_unreadable(db, agent, at, payload)
         return
     if epoch != agent.epoch:
         return
@@ -76,8 +89,8 @@ def _apply(db: sqlite3.Connection, agent_id: int, epoch: int, at: int, payload: 
         agents.note_hook(db, agent.id, event=report.event, at=at)
         if report.event == "SessionStart" and report.conversation_id != agent.conversation_id:
             agents.follow_conversation(db, agent.id, report.conversation_id)
-        if report.event == "UserPromptSubmit":
-            messages.acknowledge(db, agent, report.prompt, proof="hook", now=at)
+        if report.event == "UserPromptSubmit" and messages.acknowledge(db, agent, report.prompt, proof="hook", now=at):
+            _sign_with(home, agent, report.prompt)
         if report.event in _IN_HISTORY:
             details = {"source": report.source, "error": report.error, "said": report.last_message[:2000]}
             record(
@@ -88,3 +101,10 @@ def _apply(db: sqlite3.Connection, agent_id: int, epoch: int, at: int, payload: 
                 agent=agent.id,
                 details={name: value for name, value in details.items() if value},
             )
+
+
+def _sign_with(home: Path, agent: Agent, prompt: str) -> None:
+    """From now on the agent's commits bear the id of this message."""
+    framed = framing.unframe(prompt) or framing.unframe(framing.unwrap(prompt))
+    if framed and not agent.is_guest:
+        guards.note_message(home, agent.id, framed[0])

@@ -9,7 +9,7 @@ import sqlite3
 import time
 from dataclasses import dataclass
 
-from lib import agents, host, orchestrations, safekeeping, worktrees
+from lib import agents, boundaries, host, orchestrations, safekeeping, worktrees
 from lib.errors import OrchestratorError
 from lib.models import LIVE, Agent, Orchestration, OrchestrationStatus, Process
 from lib.safekeeping import Kept
@@ -69,7 +69,9 @@ def end_processes(db: sqlite3.Connection, tmux: Tmux, found: Orchestration, *, n
     kept = _keep(db, agents.of_orchestration(db, found.id), host.now_ms() if now is None else now)
     if tmux.orchestration_of(found.session) == found.id:
         tmux.kill_session(found.session)
-    _end([agent.process for agent in agents.of_orchestration(db, found.id) if agent.process])
+    team = agents.of_orchestration(db, found.id)
+    _end([agent.process for agent in team if agent.process])
+    boundaries.lift(team)
     return kept
 
 

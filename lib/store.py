@@ -244,6 +244,17 @@ CREATE TABLE ping ( -- of the dead man's switch
 ) STRICT;
 INSERT INTO ping (id) VALUES (1);
 
+CREATE TABLE lanes ( -- from the role whose commits are told to the role that takes them on
+    agent_id INTEGER NOT NULL REFERENCES agents (id),
+    to_agent_id INTEGER NOT NULL REFERENCES agents (id),
+    told TEXT NOT NULL, -- the commit that the taker was told of last
+    before TEXT NOT NULL, -- and the one before that
+    moved_at INTEGER, -- when the branch last moved; NULL when all was told
+    message_id INTEGER REFERENCES messages (id), -- the last that told
+    PRIMARY KEY (agent_id, to_agent_id)
+) STRICT;
+CREATE INDEX moved_lanes ON lanes (moved_at) WHERE moved_at IS NOT NULL;
+
 CREATE TABLE worktree_looks ( -- the last look at an agent's worktree, to keep what it holds
     agent_id INTEGER PRIMARY KEY REFERENCES agents (id),
     looked_at INTEGER NOT NULL,

@@ -14,12 +14,16 @@ FOLDER = ROOT / "templates"
 
 @dataclass(frozen=True)
 class Role:
-    """A job description: front matter and the text that becomes part of the agent's system prompt."""
+    """A job description: front matter and the text that becomes part of the agent's system prompt.
+
+    `hands_over_to` are the roles that hear of its commits.
+    """
 
     name: str
     summary: str
     check_in_minutes: int
     check_in_if_changed: bool
+    hands_over_to: tuple[str, ...]
     text: str
 
 
@@ -60,7 +64,14 @@ def _role(path: Path) -> Role:
     condition = values.get("check_in_if")
     if condition not in (None, "changed"):
         raise OrchestratorError(f"{path}: check_in_if is changed or not there, not {condition!r}")
-    return Role(path.stem, values["summary"], int(values["check_in_minutes"]), condition == "changed", text.strip())
+    return Role(
+        path.stem,
+        values["summary"],
+        int(values["check_in_minutes"]),
+        condition == "changed",
+        tuple(values.get("hands_over_to", ())),
+        text.strip(),
+    )
 
 
 def _team_type(path: Path) -> TeamType:

@@ -55,6 +55,14 @@ class Commit:
     subject: str
 
 
+@dataclass(frozen=True)
+class Gain:
+    """What a branch has won: commits, newest first, merges left out; and how much of each file is different."""
+
+    commits: tuple[Commit, ...]
+    stat: str
+
+
 def project_root(path: Path) -> Path:
     """The top of the git repository that holds `path`. Raises `NotFound` or `Usage` when there is none."""
     if not path.exists():
@@ -252,10 +260,27 @@ def commits_since(project: Path, branch: str, start: str, since: int) -> list[Co
     if not _ask(project, "for-each-ref", "--format=%(refname)", f"refs/heads/{branch}"):
         return []
     own = ("--first-parent", "--no-merges", f"--since=@{since // 1000}", f"{start}..refs/heads/{branch}")
-    lines = _ask(project, "log", "--format=%H %s", *own).splitlines()
-    found = (line.partition(" ") for line in lines)
+    return _commits(_ask(project, "log", "--format=%H %s", *own))
+
+
+def _commits(said: str) -> list[Commit]:
+    found = (line.partition(" ") for line in said.splitlines())
     # A subject may be in an encoding of its own.
     return [Commit(one, text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")) for one, _, text in found]
+
+
+def gain(project: Path, head: str, *, since: str, beyond: Sequence[str], seconds: float) -> Gain:
+    """What is new on the way from `since` to `head` that these others do not hold; the files against `since`.
+
+    Where the branch was rewritten, files are compared with where the two parted. Raises as `heads`.
+    """
+    without = [f"^{commit}" for commit in (since, *beyond)]
+    log = repository.ask(
+        project, "log", "--no-merges", "--no-show-signature", "--format=%H %s", head, *without, "--", seconds=seconds
+    )
+    words = ("diff", "--no-color", "--no-ext-diff", "--stat=80", "--stat-count=20")
+    stat = repository.ask(project, *words, f"{since}...{head}", "--", seconds=seconds)
+    return Gain(tuple(_commits(log)), stat.rstrip("\n"))
 
 
 def heads(project: Path, *names: str, seconds: float) -> dict[str, str]:

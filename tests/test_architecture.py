@@ -22,11 +22,11 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
         "outside": (
             *("config", "store", "tmux", "worktrees", "claude", "host", "templates", "notify"),
             *("cron", "headless"),
-            *("repository", "holdings", "snapshots", "removals"),
+            *("repository", "holdings", "snapshots", "removals", "guards"),
         ),
         "judgement": (
             *("specs", "teams", "screens", "framing", "cleaning", "routing", "retries", "stuck", "meanwhile"),
-            *("occurrences", "queue.batchfile", "shapes"),
+            *("occurrences", "queue.batchfile", "shapes", "guarding"),
         ),
     },
     {
@@ -34,7 +34,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("agents", "messages", "signals", "composer", "delivery", "checkins", "orchestrations", "reports"),
             *("dependencies", "authorizations", "hub", "planning", "launch", "stopping", "status", "history", "daemon"),
             *("notices", "pings", "errands", "keeping", "named_locks", "news"),
-            *("safekeeping", "clearing"),
+            *("safekeeping", "clearing", "boundaries", "handing_over"),
             *("queue", "queue.entries", "queue.draining", "queue.evidence", "queue.research", "queue.intake"),
             "new_projects",
         )
@@ -85,6 +85,7 @@ OWNERS = {
     "notices": "notices",
     "dispatches": "notices",
     "ping": "pings",
+    "lanes": "handing_over",
     "worktree_looks": "safekeeping",
     "snapshot_pruning": "safekeeping",
     "events": "store",

@@ -391,9 +391,9 @@ def test_an_empty_policy_allows_everything(empty: object) -> None:
 
 WRONG = [
     # Not a mapping with rules.
-    ([], "`rules:` and nothing else"),
-    ("rules", "`rules:` and nothing else"),
-    ({"rule": []}, "`rules:` and nothing else"),
+    ([], "and nothing else"),
+    ("rules", "and nothing else"),
+    ({"rule": []}, "and nothing else"),
     ({"rules": {"a": 1}}, "must be a list"),
     # Rules that are none.
     ({"rules": ["tester -> sysadmin"]}, "rule 1 must hold"),
