@@ -140,6 +140,13 @@ class Program(StrEnum):
     REHEARSAL = "rehearsal"
 
 
+class GitMode(StrEnum):
+    """Where a team's work is brought together: in the repository only, or also in the one that it was cloned from."""
+
+    LOCAL = "local"
+    GITHUB = "github"
+
+
 @dataclass(frozen=True)
 class Process:
     """A process that cannot be mistaken for a later one with the same pid.
@@ -156,7 +163,10 @@ class Process:
 
 @dataclass(frozen=True)
 class Orchestration:
-    """One team that works one spec in one project; `unattended` when the queue has started it, and no person."""
+    """One team that works one spec in one project; `unattended` when the queue has started it, and no person.
+
+    `branches` is what the names of all its branches begin with.
+    """
 
     id: str
     project: Path
@@ -169,11 +179,18 @@ class Orchestration:
     config_dir: Path
     starting_branch: str | None
     starting_commit: str
+    branches: str
+    git_mode: GitMode
     messages_per_minute: int
     unattended: bool
     outcome: str | None
     created_at: int
     updated_at: int
+
+    @property
+    def integration_branch(self) -> str:
+        """Where the work of all its roles is brought together."""
+        return f"{self.branches}/integration"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lib import authorizations, checkins, messages, notices
 from lib.errors import Busy, NotFound, OrchestratorError
-from lib.models import LIVE, Agent, Orchestration, OrchestrationStatus, Program
+from lib.models import LIVE, Agent, GitMode, Orchestration, OrchestrationStatus, Program
 from lib.store import record, writing
 
 #: An orchestration in one of these is over.
@@ -28,12 +28,12 @@ def add(db: sqlite3.Connection, new: Orchestration) -> None:
     try:
         db.execute(
             "INSERT INTO orchestrations (id, project, session, spec_path, spec_title, spec_text, status, program,"
-            " config_dir, starting_branch, starting_commit, messages_per_minute, unattended, created_at, updated_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " config_dir, starting_branch, starting_commit, branches, git_mode, messages_per_minute, unattended,"
+            " created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(new.id, str(new.project), new.session, str(new.spec_path), new.spec_title, new.spec_text),
                 *(new.status, new.program, str(new.config_dir), new.starting_branch, new.starting_commit),
-                *(new.messages_per_minute, new.unattended, new.created_at, new.updated_at),
+                *(new.branches, new.git_mode, new.messages_per_minute, new.unattended, new.created_at, new.updated_at),
             ),
         )
     except sqlite3.IntegrityError:
@@ -187,6 +187,8 @@ def _orchestration(row: sqlite3.Row) -> Orchestration:
         config_dir=Path(row["config_dir"]),
         starting_branch=row["starting_branch"],
         starting_commit=row["starting_commit"],
+        branches=row["branches"],
+        git_mode=GitMode(row["git_mode"]),
         messages_per_minute=row["messages_per_minute"],
         unattended=bool(row["unattended"]),
         outcome=row["outcome"],

@@ -26,7 +26,7 @@ from lib import (
 )
 from lib.config import Settings, config_path
 from lib.errors import NotFound, OrchestratorError
-from lib.models import Orchestration, OrchestrationStatus, Program
+from lib.models import GitMode, Orchestration, OrchestrationStatus, Program
 from lib.tmux import Tmux
 
 #: The first part of every branch that a team works on.
@@ -99,11 +99,13 @@ def decide(
     team_type: str | None = None,
     size: str | None = None,
     team_plan: str | None = None,
+    git_mode: GitMode | None = None,
     spec: specs.Spec | None = None,
 ) -> Plan:
     """Decide everything about a launch; changes nothing. Raises what would stop the launch.
 
-    `spec` is what `spec_path` held when it was read; without it the file is read now.
+    Without a `git_mode` the project's own setting decides. `spec` is what `spec_path` held when it was read; without
+    it the file is read now.
     """
     check_names(project, spec_path.resolve())
     spec = spec or read_spec(spec_path)
@@ -113,6 +115,7 @@ def decide(
     named_locks.check_free(stage.home, project)
     start = check_project(project)
     orchestration_id = orchestrations.mint_id()
+    branches = f"{_BRANCHES}/{orchestration_id}-{specs.slug(spec_path.stem, longest=30)}"
     config_dir = claude.rehearsal(stage.home).config_dir if program is Program.REHEARSAL else claude.config_dir()
     orchestration = Orchestration(
         id=orchestration_id,
@@ -126,6 +129,8 @@ def decide(
         config_dir=config_dir,
         starting_branch=start.branch,
         starting_commit=start.commit,
+        branches=branches,
+        git_mode=git_mode or GitMode(config.load_project(project).git_mode),
         messages_per_minute=stage.settings.messages_per_minute,
         unattended=False,
         outcome=None,
@@ -133,7 +138,6 @@ def decide(
         updated_at=now,
     )
     folder = worktrees.folder_of(project)
-    branches = f"{_BRANCHES}/{orchestration_id}-{specs.slug(spec_path.stem, longest=30)}"
     new = tuple(
         agents.NewAgent(
             role=role,

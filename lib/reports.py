@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import signal
 import sqlite3
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from lib import agents, cleaning, dependencies, messages, orchestrations, templates, worktrees
+from lib import agents, cleaning, commands, dependencies, messages, orchestrations, templates, worktrees
+from lib.commands import Ran
 from lib.errors import OrchestratorError, Usage
 from lib.models import Agent, Message, MessageKind, Orchestration, OrchestrationStatus
 from lib.store import events, record, writing
@@ -23,20 +16,6 @@ from lib.teams import ORCHESTRATOR
 
 #: How long a check may take unless the report says otherwise.
 CHECK_SECONDS = 600.0
-#: How much of a check's output is kept: its end, where test runners put their summary.
-OUTPUT_BYTES = 2048
-#: What shells say of a command that is not there, and `timeout` of one that took too long.
-_NOT_FOUND, _TOO_LONG = 127, 124
-_ENDS_WITHIN_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Check:
-    """A command that has shown something about the work: its exit code and the end of what it printed."""
-
-    command: str
-    exit_code: int
-    output: str
 
 
 @dataclass(frozen=True)
@@ -44,7 +23,7 @@ class Report:
     """A completion that is recorded. `is_new` is False when the same was reported before."""
 
     commit: str
-    check: Check | None
+    check: Ran | None
     message: Message | None
     notices: tuple[Message, ...]
     is_new: bool
@@ -140,7 +119,7 @@ def _same(db: sqlite3.Connection, agent: Agent, head: str, summary: str) -> Repo
     ).fetchone()
     if row is None:
         return None
-    check = Check(row["check_command"], row["check_exit"], row["check_output"]) if row["check_command"] else None
+    check = Ran(row["check_command"], row["check_exit"], row["check_output"]) if row["check_command"] else None
     message = messages.get(db, row["message_id"]) if row["message_id"] else None
     return Report(head, check, message, (), is_new=False)
 
@@ -150,7 +129,7 @@ def _tell_orchestrator(
     agent: Agent,
     summary: str,
     work: worktrees.Work,
-    check: Check | None,
+    check: Ran | None,
     sender: str,
     now: int,
 ) -> Message | None:
@@ -166,7 +145,7 @@ def _record(
     agent: Agent,
     summary: str,
     work: worktrees.Work,
-    check: Check | None,
+    check: Ran | None,
     message: Message | None,
     now: int,
 ) -> None:
@@ -228,9 +207,9 @@ def failed_checks_since(db: sqlite3.Connection, agent: Agent, after: int) -> int
 
 def _shown_by(
     db: sqlite3.Connection, agent: Agent, found: Orchestration, command: str, seconds: float, now: int
-) -> Check:
+) -> Ran:
     """Run a check. One that fails is an event, and raises `OrchestratorError` with the end of its output."""
-    check = run_check(command, agent.worktree, seconds=seconds)
+    check = commands.run(command, agent.worktree, seconds=seconds)
     if check.exit_code == 0:
         return check
     with writing(db):
@@ -249,65 +228,3 @@ def _shown_by(
         f"the check `{check.command}` left with {check.exit_code}, so {agent.role} is not done{said}",
         hint="mend what it shows, commit, and report again",
     )
-
-
-def run_check(command: str, folder: Path, *, seconds: float) -> Check:
-    """Run a command line, without a shell, and keep its exit code and the end of what it printed.
-
-    A command that is not there counts as exit code 127, one that takes longer than `seconds` as 124; then all that
-    it has started is ended. Raises `Usage` when it cannot be split into words.
-    """
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise Usage(f"the check {command!r} cannot be read: {error}") from None
-    if not words:
-        raise Usage("the check is empty", hint='--check "pytest -q"')
-    with tempfile.TemporaryFile() as output:
-        try:
-            process = subprocess.Popen(
-                words,
-                cwd=folder,
-                env=_environment(os.environ),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return Check(command, _NOT_FOUND, f"{words[0]}: {error.strerror}")
-        try:
-            ended = process.wait(timeout=seconds)
-            code, note = ended if ended >= 0 else 128 - ended, ""  # by a signal: as shells count it
-        except subprocess.TimeoutExpired:
-            code, note = _TOO_LONG, f"(ended after {seconds:g} s)"
-        finally:
-            _end_group(process)
-        end = output.seek(0, os.SEEK_END)
-        output.seek(max(0, end - OUTPUT_BYTES))
-        tail = cleaning.clean(output.read().decode("utf-8", "replace")).strip()
-    return Check(command, code, "\n".join(part for part in (tail, note) if part))
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End what a check has left running: nobody would look after it."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + _ENDS_WITHIN_SECONDS
-        try:
-            os.killpg(process.pid, number)
-            while time.monotonic() < deadline:
-                process.poll()
-                os.killpg(process.pid, 0)
-                time.sleep(0.01)
-        except ProcessLookupError:
-            return
-
-
-def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    # A door runs in an environment of its own: the project's python and pytest must not be looked for in it.
-    own = str(Path(sys.prefix) / "bin")
-    path = [part for part in variables.get("PATH", os.defpath).split(os.pathsep) if part != own]
-    return {
-        **{name: value for name, value in variables.items() if name != "VIRTUAL_ENV"},
-        "PATH": os.pathsep.join(path),
-    }

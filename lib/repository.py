@@ -92,3 +92,10 @@ def failed(folder: Path, done: subprocess.CompletedProcess[str]) -> Orchestrator
 def words_of(done: subprocess.CompletedProcess[str]) -> str:
     """What git said of a failure, in one line."""
     return "; ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
+
+
+def version() -> tuple[int, int]:
+    """The two first numbers of git's version; (0, 0) when it does not say."""
+    said = ask(Path("/"), "--version").split()
+    parts = said[2].split(".")[:2] if len(said) > 2 else []
+    return (int(parts[0]), int(parts[1])) if len(parts) == 2 and all(part.isdigit() for part in parts) else (0, 0)

@@ -25,6 +25,8 @@ CREATE TABLE orchestrations (
     config_dir TEXT NOT NULL,
     starting_branch TEXT,
     starting_commit TEXT NOT NULL,
+    branches TEXT NOT NULL, -- what the names of all its branches begin with
+    git_mode TEXT NOT NULL CHECK (git_mode IN ('local', 'github')),
     messages_per_minute INTEGER NOT NULL CHECK (messages_per_minute > 0),
     unattended INTEGER NOT NULL CHECK (unattended IN (0, 1)), -- started by the queue
     outcome TEXT,

@@ -10,7 +10,7 @@ from typing import Any
 from lib import agents, daemon, orchestrations, store
 from lib.config import Settings
 from lib.errands import Errands
-from lib.models import Agent, News, Orchestration, OrchestrationStatus, Program
+from lib.models import Agent, GitMode, News, Orchestration, OrchestrationStatus, Program
 
 
 def an_agent(**changed: Any) -> Agent:
@@ -50,8 +50,9 @@ def a_look(agent: Agent, seen: str | None) -> News:
 def an_orchestration(**changed: Any) -> Orchestration:
     """An orchestration in status running of which nothing runs."""
     project = changed.get("project", Path("/nowhere/webapp"))
+    orchestration_id = orchestrations.mint_id()
     values: dict[str, Any] = {
-        "id": orchestrations.mint_id(),
+        "id": orchestration_id,
         "project": project,
         "session": f"{project.name}-impl",
         "spec_path": project / "spec.md",
@@ -62,6 +63,8 @@ def an_orchestration(**changed: Any) -> Orchestration:
         "config_dir": project.parent / "rehearsal",
         "starting_branch": "main",
         "starting_commit": "0" * 40,
+        "branches": f"orchestration/{changed.get('id', orchestration_id)}-spec",
+        "git_mode": GitMode.LOCAL,
         "messages_per_minute": 10,
         "unattended": False,
         "outcome": None,
@@ -80,6 +83,6 @@ def a_team(
         orchestrations.add(db, new)
         for window, role in enumerate(roles):
             worktree = home / f"{name}-tmux-worktrees" / role
-            branch = f"orchestration/{new.id}-spec/{role}"
+            branch = f"{new.branches}/{role}"
             agents.add(db, new, agents.NewAgent(role, window, worktree, branch, str(uuid.uuid4())))
     return agents.of_orchestration(db, new.id)

@@ -23,6 +23,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("config", "store", "tmux", "worktrees", "claude", "host", "templates", "notify"),
             *("cron", "headless"),
             *("repository", "holdings", "snapshots", "removals", "guards"),
+            *("merges", "commands"),
         ),
         "judgement": (
             *("specs", "teams", "screens", "framing", "cleaning", "routing", "retries", "stuck", "meanwhile"),

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
-import time
 
 import pytest
 
 from lib import reports
-from lib.errors import OrchestratorError, Usage
-from tests.conftest import Bench
+from lib.errors import OrchestratorError
 from tests.integration.still_team import StillTeam, still_team
 
 __all__ = ["still_team"]
@@ -182,58 +179,3 @@ class TestCheck:
         assert done.code == 1, done.out
         assert "is over: stopped" in done.err
         assert still_team.bench.rows("SELECT * FROM reports") == []
-
-    def test_the_projects_programs_are_not_looked_for_beside_the_door(
-        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("PATH", os.pathsep.join([f"{sys.prefix}/bin", "/usr/bin", "/bin"]))
-        monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
-        check = reports.run_check("sh -c 'echo $PATH ${VIRTUAL_ENV-none}'", bench.folder, seconds=20)
-        assert check.output == "/usr/bin:/bin none"
-
-
-CODES = [
-    # What it leaves with is its own.
-    ("true", 0, ""),
-    ("sh -c 'exit 3'", 3, ""),
-    # Both outputs, in order.
-    ("sh -c 'echo one; echo two >&2'", 0, "one\ntwo"),
-    # A command that is not there.
-    ("no-such-command --now", 127, "no-such-command: No such file or directory"),
-    # A signal, as shells count it.
-    ("sh -c 'kill -9 $$'", 137, ""),
-    # Control characters of a colourful runner do not reach the message.
-    ("printf '\\033[31mred\\033[0m'", 0, "red"),
-    # Nobody types an answer.
-    ("cat", 0, ""),
-]
-
-
-@pytest.mark.parametrize(("command", "code", "output"), CODES)
-def test_a_check_says_how_it_ended(bench: Bench, command: str, code: int, output: str) -> None:
-    check = reports.run_check(command, bench.folder, seconds=20)
-    assert (check.exit_code, check.output) == (code, output)
-
-
-def test_the_end_of_a_long_output_is_kept(bench: Bench) -> None:
-    check = reports.run_check(
-        f'{sys.executable} -c \'print("x" * 5_000_000); print("2 failed")\'', bench.folder, seconds=20
-    )
-    assert check.output.endswith("x\n2 failed")
-    assert len(check.output) <= reports.OUTPUT_BYTES
-
-
-def test_a_check_that_takes_too_long_is_ended_with_all_that_it_started(bench: Bench) -> None:
-    started = time.monotonic()
-    check = reports.run_check("sh -c 'echo begun; sleep 1000 & echo $! > pid; wait'", bench.folder, seconds=0.5)
-    assert (check.exit_code, check.output) == (124, "begun\n(ended after 0.5 s)")
-    assert time.monotonic() - started < 10
-    pid = int((bench.folder / "pid").read_text())
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
-
-
-@pytest.mark.parametrize("command", ["", "   ", "echo 'open"])
-def test_a_check_that_cannot_be_read_is_wrong_usage(bench: Bench, command: str) -> None:
-    with pytest.raises(Usage):
-        reports.run_check(command, bench.folder, seconds=1)
