@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lib import config, guards, handing_over, store, templates
 from lib.errors import OrchestratorError
 from lib.guards import Word
-from lib.models import Agent, Event
+from lib.models import Agent, Event, Orchestration
 
 if TYPE_CHECKING:
     from lib.guarding import Opening
@@ -19,20 +19,19 @@ if TYPE_CHECKING:
 AUDITED = ("guard.refused", "guard.unverified")
 
 
-def arm(home: Path, agent: Agent) -> None:
+def arm(home: Path, found: Orchestration, agent: Agent) -> None:
     """Guard the worktree of an agent that is about to be started.
 
     Raises `OrchestratorError` with what is wrong in the policy, or with git's words.
     """
     from lib import guarding  # noqa: PLC0415 - what only takes a guard's word need not pay for it
 
-    assert agent.orchestration_id
     opened = guarding.opened(read_openings(config.policy_path()), agent.role)
     rules = guards.Rules(
-        orchestration=agent.orchestration_id,
+        orchestration=found.id,
         role=agent.role,
         branch=agent.branch,
-        integration=f"{agent.branch.rpartition('/')[0]}/integration",
+        integration=found.integration_branch,
         free=opened.free,
         forced=opened.forced,
     )

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lib import host
@@ -263,10 +264,14 @@ def launch_command(
     home: Path,
     socket: str | None,
     resume: bool,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
-    """The argument list that becomes the pane's process: env replaces itself by the agent's program."""
+    """The argument list that becomes the pane's process: env replaces itself by the agent's program.
+
+    `variables` are the project's own for this agent.
+    """
     folder = home / "agents" / str(agent.id)
-    variables = {**_identity(agent, home, socket), "PATH": _path_with_doors()}
+    variables = {**variables, **_identity(agent, home, socket), "PATH": _path_with_doors()}
     if settings.trust_project:
         variables["CLAUDE_CODE_SANDBOXED"] = "1"
     if installation.program is Program.REHEARSAL:

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from lib import (
     boundaries,
     checkins,
     claude,
+    config,
     delivery,
     framing,
     host,
@@ -27,6 +28,7 @@ from lib import (
     messages,
     orchestrations,
     planning,
+    preparing,
     screens,
     status,
     stopping,
@@ -120,6 +122,7 @@ def bring_about(
                 found.project, found.id, worktrees.StartingPoint(found.starting_branch, found.starting_commit)
             )
             _ensure_session(stage, found, progress)
+            _tell_of_submodules(found, progress)
             _bring_all_up(db, stage, found, installation, progress)
             stage.tmux.remove_placeholder(found.session)
             orchestrations.set_status(db, found.id, OrchestrationStatus.RUNNING, now=host.now_ms())
@@ -195,6 +198,16 @@ def _ensure_session(stage: planning.Stage, found: Orchestration, progress: Progr
     stage.tmux.set_environment(found.session, claude.passed_environment(stage.settings, os.environ))
 
 
+def _tell_of_submodules(found: Orchestration, progress: Progress) -> None:
+    setup = config.load_project(found.project).setup
+    if worktrees.has_submodules(found.project, found.starting_commit) and not any("submodule" in one for one in setup):
+        progress(
+            "team",
+            f"its submodules are empty in worktrees: put `git submodule update --init` under setup: in"
+            f" {config.PROJECT_FILE}",
+        )
+
+
 def _bring_up(
     stage: planning.Stage,
     found: Orchestration,
@@ -209,10 +222,13 @@ def _bring_up(
     db = store.connect(stage.home)
     try:
         with git_lock:  # two `git worktree add` at once contend for the same lock files
+            if not agent.worktree.exists():
+                preparing.forget(db, agent)
             worktrees.ensure(found.project, agent.worktree, agent.branch, found.starting_commit)
-            boundaries.arm(stage.home, agent)
+            boundaries.arm(stage.home, found, agent)
         progress(agent.role, "worktree")
-        agent, restarted = _ensure_process(db, stage, found, agent, team, gone, installation)
+        variables = preparing.prepare(db, found, agent, config.load_project(found.project))
+        agent, restarted = _ensure_process(db, stage, found, agent, team, gone, installation, variables)
         progress(agent.role, "started" if restarted else "running")
         _await_ready(stage, agent)
         progress(agent.role, "ready")
@@ -230,6 +246,7 @@ def _ensure_process(
     team: Sequence[Agent],
     gone: Collection[int],
     installation: claude.Installation,
+    variables: Mapping[str, str],
 ) -> tuple[Agent, bool]:
     """Have the agent's process run in its window. Returns the agent and whether it was started now."""
     if host.is_alive(agent.process):
@@ -272,7 +289,13 @@ def _ensure_process(
         cwd=agent.worktree,
         agent=agent.id,
         argv=claude.launch_command(
-            installation, agent, stage.settings, home=stage.home, socket=stage.tmux.socket, resume=goes_on
+            installation,
+            agent,
+            stage.settings,
+            home=stage.home,
+            socket=stage.tmux.socket,
+            resume=goes_on,
+            variables=variables,
         ),
         replace=_own_pane(stage.tmux, agent),
     )

@@ -196,6 +196,16 @@ def acknowledged_since(db: sqlite3.Connection, agent_id: int, since: int) -> lis
     return [_message(row) for row in rows]
 
 
+def last_before(db: sqlite3.Connection, agent_id: int, at: int) -> Message | None:
+    """The last message that an agent had acknowledged when a time (UTC milliseconds) came, or None."""
+    row = db.execute(
+        "SELECT * FROM messages WHERE agent_id = ? AND status = 'acknowledged' AND acknowledged_at <= ?"
+        " AND kind != 'command' AND carried_by IS NULL ORDER BY acknowledged_at DESC, id DESC LIMIT 1",
+        (agent_id, at),
+    ).fetchone()
+    return _message(row) if row else None
+
+
 def newest_id(db: sqlite3.Connection) -> int:
     """The id of the newest message to anybody; 0 when there is none."""
     return int(db.execute("SELECT coalesce(max(id), 0) FROM messages").fetchone()[0])

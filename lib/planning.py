@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from lib import (
     named_locks,
     news,
     orchestrations,
+    preparing,
     specs,
     store,
     teams,
@@ -137,12 +138,13 @@ def decide(
         created_at=now,
         updated_at=now,
     )
-    folder = worktrees.folder_of(project)
+    preparing.check_leases(config.load_project(project).lease)
+    folder, registered = worktrees.folder_of(project), worktrees.worktrees(project)
     new = tuple(
         agents.NewAgent(
             role=role,
             window=window,
-            worktree=_free_worktree(folder, role, orchestration_id),
+            worktree=_free_worktree(folder, role, orchestration_id, registered),
             branch=f"{branches}/{role}",
             conversation_id=str(uuid.uuid4()),
         )
@@ -206,10 +208,12 @@ def _free_session(db: sqlite3.Connection, tmux: Tmux, wanted: str) -> str:
     return next(name for name in names if name not in taken)
 
 
-def _free_worktree(folder: Path, role: str, orchestration_id: str) -> Path:
-    # An earlier orchestration's worktree may hold work: a new one never takes its place.
+def _free_worktree(folder: Path, role: str, orchestration_id: str, registered: Collection[Path]) -> Path:
+    # An earlier orchestration's worktree may hold work: a new one never takes its place, not even when only git
+    # remembers it, since its folder may be on a disk that is not mounted now.
     path = folder / role
-    return folder / f"{role}-{orchestration_id}" if path.exists() or path.is_symlink() else path
+    is_taken = path.exists() or path.is_symlink() or path.resolve() in registered
+    return folder / f"{role}-{orchestration_id}" if is_taken else path
 
 
 def record(db: sqlite3.Connection, stage: Stage, decided: Plan) -> None:

@@ -257,6 +257,20 @@ CREATE TABLE lanes ( -- from the role whose commits are told to the role that ta
 ) STRICT;
 CREATE INDEX moved_lanes ON lanes (moved_at) WHERE moved_at IS NOT NULL;
 
+CREATE TABLE preparations ( -- of worktrees: files copied, setup run
+    agent_id INTEGER PRIMARY KEY REFERENCES agents (id),
+    prepared_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE leases ( -- what only one agent of all can have
+    kind TEXT NOT NULL CHECK (kind IN ('port', 'database')),
+    value TEXT NOT NULL,
+    agent_id INTEGER NOT NULL REFERENCES agents (id),
+    variable TEXT NOT NULL,
+    PRIMARY KEY (kind, value),
+    UNIQUE (agent_id, variable)
+) STRICT;
+
 CREATE TABLE worktree_looks ( -- the last look at an agent's worktree, to keep what it holds
     agent_id INTEGER PRIMARY KEY REFERENCES agents (id),
     looked_at INTEGER NOT NULL,

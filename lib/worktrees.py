@@ -56,6 +56,18 @@ class Commit:
 
 
 @dataclass(frozen=True)
+class Signed:
+    """A commit and what the guards have signed it with; None where it is not. `at` is UTC milliseconds."""
+
+    id: str
+    subject: str
+    at: int
+    orchestration: str | None
+    role: str | None
+    message_id: int | None
+
+
+@dataclass(frozen=True)
 class Gain:
     """What a branch has won: commits, newest first, merges left out; and how much of each file is different."""
 
@@ -158,14 +170,42 @@ def ensure(project: Path, path: Path, branch: str, commit: str) -> None:
         return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise OrchestratorError(f"{path} exists and is not the worktree of {branch}", hint=f"move {path} away")
+    if path.resolve() in found and not path.exists():
+        _forget_missing(project, path, found[path.resolve()], branch)
     repository = _repository(project)
     path.parent.mkdir(parents=True, exist_ok=True)
     if branch in (head.name for head in repository.heads):
-        # The folder was removed and the branch is still there: prune only forgets folders that are gone.
-        _ask(project, "worktree", "prune")
-        _ask(project, "worktree", "add", "--quiet", str(path), branch)
+        _add(project, str(path), branch)
     else:
-        _ask(project, "worktree", "add", "--quiet", "-b", branch, str(path), commit)
+        _add(project, "-b", branch, str(path), commit)
+
+
+def _add(project: Path, *words: str) -> None:
+    try:
+        _ask(project, "worktree", "add", "--quiet", *words)
+    except OrchestratorError as error:
+        if "lfs" in error.sentence.lower():  # its filter must run, and is not there or has nothing to read
+            error.hint = "install git-lfs and run git lfs pull, or launch with GIT_LFS_SKIP_SMUDGE=1"
+        raise
+
+
+def _forget_missing(project: Path, path: Path, registered: str | None, branch: str) -> None:
+    """Have git forget a worktree of ours whose folder was removed; its branch stays. Nobody else's is forgotten."""
+    if registered != branch:
+        raise OrchestratorError(
+            f"git still has a worktree at {path}, whose folder is gone (branch {registered or 'detached'})",
+            hint=f"git -C {project} worktree prune",
+        )
+    try:
+        _ask(project, "worktree", "remove", "--force", str(path))
+    except OrchestratorError as error:
+        error.hint = f"git -C {project} worktree unlock {path}"
+        raise
+
+
+def has_submodules(project: Path, commit: str) -> bool:
+    """Whether a commit names submodules: git leaves their folders empty in a new worktree."""
+    return bool(_ask(project, "ls-tree", "--name-only", commit, "--", ".gitmodules"))
 
 
 def worktrees(project: Path) -> dict[Path, str | None]:
@@ -302,6 +342,25 @@ def count_new(project: Path, head: str, *, beyond: Sequence[str], seconds: float
     others = [f"^{commit}" for commit in beyond]
     said = repository.ask(project, "rev-list", "--count", "--first-parent", head, *others, "--", seconds=seconds)
     return int(said)
+
+
+def signed(project: Path, commit: str) -> Signed:
+    """A commit with its signature. Raises `NotFound` when there is no such commit."""
+    words = ("log", "-1", "--no-show-signature", "--format=%H%n%ct%n%s%n%(trailers:unfold)", commit, "--")
+    done = repository.run(project, *words) if not commit.startswith("-") else None  # an option is no commit
+    if done is None or done.returncode or not done.stdout:
+        raise NotFound(f"{project} has no commit {commit!r}", hint=f"git -C {project} log")
+    found, at, subject, *trailers = done.stdout.splitlines()
+    said = {word: value.strip() for word, _, value in (line.partition(":") for line in trailers)}
+    message = said.get("Message-Id", "")
+    return Signed(
+        id=found,
+        subject=subject.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+        at=int(at) * 1000 + 999,  # git counts seconds: of that one, the whole
+        orchestration=said.get("Orchestration") or None,
+        role=said.get("Agent-Role") or None,
+        message_id=int(message) if message.isdecimal() and len(message) < 19 else None,
+    )
 
 
 def log_since(project: Path, branch: str, commit: str) -> str:
