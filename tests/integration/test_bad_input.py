@@ -52,7 +52,9 @@ def things(bench: Bench) -> Things:
         elif not path.is_relative_to(bench.home):
             files[name] = path.read_bytes() if path.is_file() else "folder"
     panes = [
-        (pane.session, pane.window, pane.window_name, pane.pid, bench.screen(pane.id)) for pane in bench.tmux.panes()
+        # An agent at work shows for how long.
+        (pane.session, pane.window, pane.window_name, pane.pid, re.sub(r"\(\d+s\)", "", bench.screen(pane.id)))
+        for pane in bench.tmux.panes()
     ]
     return Things(files, panes, teams(bench))
 

@@ -346,6 +346,18 @@ class TestAFolderOfTheWorktrees:
         assert (folder / "testrunner").readlink() == Path("nowhere")
         is_briefed(bench, agents=4)
 
+    def test_that_only_git_remembers_is_not_taken(self, bench: Bench) -> None:
+        at_work(bench)
+        project = bench.project()
+        place = bench.folder / "webapp-tmux-worktrees" / "orchestrator"
+        git(project, "worktree", "add", "-q", "-b", "precious", str(place))
+        place.rename(bench.folder / "not-mounted")
+        launch(bench, project)
+        (row,) = bench.rows("SELECT worktree, orchestration_id FROM agents")
+        assert row["worktree"] == f"{place}-{row['orchestration_id']}"
+        (bench.folder / "not-mounted").rename(place)
+        assert git(place, "rev-parse", "--abbrev-ref", "HEAD").strip() == "precious"
+
     def test_of_an_earlier_team_keeps_its_work(self, bench: Bench) -> None:
         at_work(bench)
         project = bench.project()

@@ -190,6 +190,119 @@ class TestEnsure:
         assert git(path, "branch", "--show-current") == branch
 
 
+class TestLeftovers:
+    """What git still remembers of a worktree whose folder is gone: removed, or on a disk that is not mounted."""
+
+    def test_only_ones_own_is_forgotten(self, project: Path) -> None:
+        path, branch, commit = make(project)
+        other = project.parent / "other"
+        git(project, "worktree", "add", "-q", "-b", "other", str(other))
+        ensure(project, path, branch, commit)
+        for folder in (path, other):
+            subprocess.run(["rm", "-r", str(folder)], check=True)
+        ensure(project, path, branch, commit)
+        assert worktrees.worktrees(project)[other.resolve()] == "other", "somebody may still bring it back"
+
+    def test_one_that_is_locked_is_named_with_the_way_out(self, project: Path) -> None:
+        path, branch, commit = make(project)
+        ensure(project, path, branch, commit)
+        git(project, "worktree", "lock", str(path))
+        subprocess.run(["rm", "-r", str(path)], check=True)
+        with pytest.raises(OrchestratorError, match="locked") as error:
+            ensure(project, path, branch, commit)
+        assert error.value.hint == f"git -C {project} worktree unlock {path}"
+        git(project, "worktree", "unlock", str(path))
+        ensure(project, path, branch, commit)
+
+    def test_one_of_another_branch_is_named_and_left(self, project: Path) -> None:
+        path, branch, commit = make(project)
+        git(project, "worktree", "add", "-q", "-b", "other", str(path))
+        subprocess.run(["rm", "-r", str(path)], check=True)
+        with pytest.raises(OrchestratorError, match="whose folder is gone"):
+            ensure(project, path, branch, commit)
+        assert worktrees.worktrees(project)[path.resolve()] == "other"
+
+
+class TestKindsOfRepositories:
+    @pytest.fixture
+    def origin(self, tmp_path: Path) -> Path:
+        path = tmp_path / "origin"
+        path.mkdir()
+        git(path, "init", "-q", "-b", "main")
+        for number in range(3):
+            (path / "file").write_text(f"{number}\n")
+            commit_all(path, f"Change {number}")
+        return path
+
+    def test_a_shallow_clone(self, origin: Path, tmp_path: Path) -> None:
+        project = tmp_path / "shallow"
+        git(tmp_path, "clone", "-q", "--depth", "1", f"file://{origin}", str(project))
+        path, branch, commit = make(project)
+        ensure(project, path, branch, commit)
+        (path / "new").write_text("x")
+        commit_all(path, "Work")
+        assert work_since(path, commit, branch).commits == 1
+
+    def test_one_with_submodules_has_empty_folders_for_them(self, origin: Path, tmp_path: Path) -> None:
+        project = tmp_path / "outer"
+        project.mkdir()
+        git(project, "init", "-q", "-b", "main")
+        git(project, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(origin), "inner")
+        commit_all(project, "Start")
+        path, branch, commit = make(project)
+        ensure(project, path, branch, commit)
+        assert list((path / "inner").iterdir()) == []
+        assert worktrees.has_submodules(project, commit) and not worktrees.has_submodules(origin, "HEAD")
+        git(path, "-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init")
+        assert (path / "inner" / "file").read_text() == "2\n"
+
+    def test_one_inside_of_a_bigger_one_is_worked_as_a_whole(self, origin: Path) -> None:
+        (origin / "part").mkdir()
+        assert project_root(origin / "part") == origin
+
+    def test_files_of_lfs_come_as_they_are_where_it_is_not_set_up(self, origin: Path) -> None:
+        pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 3\n"
+        (origin / ".gitattributes").write_text("*.bin filter=lfs diff=lfs merge=lfs -text\n")
+        (origin / "picture.bin").write_text(pointer)
+        commit_all(origin, "Add a picture")
+        path, branch, commit = make(origin)
+        ensure(origin, path, branch, commit)
+        assert (path / "picture.bin").read_text() == pointer
+
+    def test_an_lfs_that_is_set_up_and_missing_is_named(self, origin: Path) -> None:
+        self.test_files_of_lfs_come_as_they_are_where_it_is_not_set_up(origin)
+        for name, command in (("process", "filter-process"), ("smudge", "smudge -- %f")):
+            git(origin, "config", f"filter.lfs.{name}", f"no-such-git-lfs {command}")
+        git(origin, "config", "filter.lfs.required", "true")
+        path, commit = origin.parent / "second", git(origin, "rev-parse", "HEAD")
+        with pytest.raises(OrchestratorError, match="lfs") as error:
+            ensure(origin, path, "orchestration/a1b2c3-spec/second", commit)
+        assert error.value.hint and "GIT_LFS_SKIP_SMUDGE=1" in error.value.hint
+        git(origin, "config", "--unset", "filter.lfs.required")
+        for name in ("process", "smudge"):
+            git(origin, "config", "--unset", f"filter.lfs.{name}")
+        ensure(origin, path, "orchestration/a1b2c3-spec/second", commit)
+
+
+class TestSigned:
+    def test_a_signature_is_read_from_the_end_of_the_message(self, project: Path) -> None:
+        message = "Parse\n\nText: no signature\n\nOrchestration: a1b2c3\nAgent-Role: developer\nMessage-Id: 17"
+        commit_all(project, message)
+        found = worktrees.signed(project, "HEAD")
+        assert (found.subject, found.orchestration, found.role, found.message_id) == (
+            "Parse",
+            "a1b2c3",
+            "developer",
+            17,
+        )
+
+    @pytest.mark.parametrize("ending", ["", "\n\nMessage-Id: many", "\n\nSigned-off-by: Test <t@localhost>"])
+    def test_what_is_not_signed_has_none(self, project: Path, ending: str) -> None:
+        commit_all(project, f"Parse{ending}")
+        found = worktrees.signed(project, "HEAD")
+        assert (found.orchestration, found.role, found.message_id) == (None, None, None)
+
+
 class TestWork:
     def test_nothing_was_done(self, project: Path) -> None:
         path, branch, commit = make(project)
