@@ -17,7 +17,7 @@ from benchmarks.machine import Machine, rehearsal, wait_for
 from benchmarks.teams import Counts
 from lib import agents, checkins, daemon, host, orchestrations, store
 from lib.config import ROOT
-from lib.models import Orchestration, OrchestrationStatus, Program
+from lib.models import GitMode, Orchestration, OrchestrationStatus, Program
 
 AGENTS = 20
 CHECK_INS = 1000
@@ -70,6 +70,8 @@ def _orchestration(machine: Machine, now: int) -> Orchestration:
         config_dir=machine.home / "rehearsal",
         starting_branch="main",
         starting_commit="0" * 40,
+        branches="orchestration/000000-spec",
+        git_mode=GitMode.LOCAL,
         messages_per_minute=10,
         unattended=False,
         outcome=None,

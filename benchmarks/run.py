@@ -5,7 +5,7 @@
 # [tool.uv.sources]
 # tmux-orchestrator = { path = "..", editable = true }
 # ///
-"""Measures the paths that are used all day and prints a table (rooms: teams.py, messages.py, draining.py, idle.py)."""
+"""Measures the paths that are used all day and prints a table (each in a module beside this one)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 import psutil
 
-from benchmarks import draining, idle, messages, teams
+from benchmarks import draining, hand_over, idle, messages, teams
 from benchmarks.figures import Figure, as_markdown
 from benchmarks.machine import claude_binary
 from lib import cli
@@ -40,6 +40,7 @@ MEASUREMENTS: dict[str, Callable[[teams.Counts], list[Figure]]] = {
     "crowd": messages.crowd,
     "queue": draining.queue,
     "recovery": draining.recovery,
+    "hand-over": hand_over.hand_over,
     "idle": idle.idle,
 }
 
