@@ -1,4 +1,4 @@
-"""Safekeeping: whose worktree is due for a snapshot, what came of it, and since when work stands uncommitted."""
+"""Safekeeping: whose worktree is due for a snapshot, what came of it, and who has not committed for too long."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import agents, host, orchestrations, snapshots
+from lib import agents, cleaning, host, messages, orchestrations, snapshots, templates
 from lib.errors import OrchestratorError
-from lib.models import LIVE, Agent
+from lib.models import LIVE, Agent, AgentState, MessageKind
 from lib.snapshots import Snapshot, Taken
 from lib.store import record, writing
 
 #: How often the worktree of a live agent is looked at.
 EVERY_MS = 30 * 60_000
 DAY_MS = 24 * 60 * 60_000
+SENDER = "scheduler"
+_REMINDER = "Your worktree holds work that has not been committed"
 #: The errand that does it.
 ERRAND = "snapshots"
 #: Most of a look is waiting for the disk.
@@ -87,8 +89,25 @@ def keep(
 
 
 def keep_live(db: sqlite3.Connection, *, why: str, now: int) -> list[Kept]:
-    """Take a snapshot of the worktree of every agent whose team is not over."""
-    return keep(db, agents.live(db), why=why, now=now)
+    """Take a snapshot of the worktree of every agent whose team is not over, and remind those who do not commit."""
+    found = keep(db, agents.live(db), why=why, now=now)
+    for kept in found:
+        _remind(db, kept, now)
+    return found
+
+
+def _remind(db: sqlite3.Connection, kept: Kept, now: int) -> None:
+    """Ask a living agent to commit what it has not committed for as long as a look is away from the next."""
+    agent, since = kept.agent, uncommitted_since(db, kept.agent.id)
+    if kept.taken is None or since is None or now - since < EVERY_MS or agents.state_of(agent) is AgentState.GONE:
+        return
+    files = [cleaning.clean(name) for name in kept.taken.held.changed]
+    text = templates.render("commit_reminder.md", minutes=(now - since) // 60_000, files=files)
+    with writing(db):
+        if any(body.startswith(_REMINDER) for body in messages.pending_bodies(db, agent.id, MessageKind.CHECK_IN)):
+            return
+        message = messages.queue(db, agent, text, sender=SENDER, kind=MessageKind.CHECK_IN, now=now)
+        record(db, "agent.reminded", now=now, orchestration=agent.orchestration_id, agent=agent.id, message=message.id)
 
 
 def take(agent: Agent, *, why: str, now: int, fresh: bool = False, seconds: float = LONGEST_SECONDS) -> Taken:

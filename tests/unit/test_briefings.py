@@ -68,6 +68,10 @@ VALUES: dict[str, object] = {
             name="attempt 1", reason="the API is gone", parts=(SimpleNamespace(title="the events", text="0 min  x"),)
         ),
     ),
+    "files": ("a.py", "b.py"),
+    "count": 2,
+    "commits": ("0123456789 Parse the header",),
+    "stat": " parser.py | 1 +\n 1 file changed, 1 insertion(+)",
     "size": 1200,
     "reasons": (("attempt 1", "the API is gone"),),
     "root_cause": "The staging API was switched off.",
