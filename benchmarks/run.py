@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 import psutil
 
-from benchmarks import draining, hand_over, idle, messages, teams
+from benchmarks import draining, git_work, hand_over, idle, messages, teams
 from benchmarks.figures import Figure, as_markdown
 from benchmarks.machine import claude_binary
 from lib import cli
@@ -41,6 +41,8 @@ MEASUREMENTS: dict[str, Callable[[teams.Counts], list[Figure]]] = {
     "queue": draining.queue,
     "recovery": draining.recovery,
     "hand-over": hand_over.hand_over,
+    "worktrees": git_work.worktrees,
+    "radar": git_work.radar_rounds,
     "idle": idle.idle,
 }
 

@@ -85,6 +85,7 @@ class GitSettings:
     """What is kept in the projects' repositories."""
 
     snapshot_days: int = 30
+    sync_strategy: str = "ours"
 
 
 @dataclass(frozen=True)
@@ -248,6 +249,7 @@ _CHOICES: dict[str, tuple[Sequence[str], Callable[[str], object]]] = {
     "permission_mode": (PERMISSION_MODES, str),
     "notify.events": (NOTICE_KINDS, str),
     "git_mode": (("local", "github"), str),
+    "git.sync_strategy": (("ours", "theirs", "union"), str),
 }
 
 

@@ -32,6 +32,7 @@ from lib import (
     news,
     notices,
     pings,
+    radar,
     safekeeping,
     signals,
     store,
@@ -79,6 +80,8 @@ class Life:
     sent_for: tuple[int, int] | None = None
     #: When the errand of the snapshots was last started (UTC milliseconds).
     kept_at: int | None = None
+    #: When the errand of the radar was last started (UTC milliseconds).
+    swept_at: int | None = None
     #: What was seen of the agents that are at work.
     observation: keeping.Observation = field(default_factory=keeping.Observation)
 
@@ -252,6 +255,20 @@ def keep_worktrees(beat: Beat) -> None:
         life.kept_at = beat.now
 
 
+def watch_overlaps(beat: Beat) -> None:
+    """Have the worktrees of each team compared, once a minute, while two of its agents live."""
+    life, due = beat.life, radar.next_due(beat.db, now=beat.now)
+    if due is None:
+        return
+    # As with the snapshots, and whether agents live is asked only when it is time.
+    if life.swept_at is not None and abs(beat.now - life.swept_at) < radar.EVERY_MS:
+        due = max(due, life.swept_at + radar.EVERY_MS)
+    if due > beat.now:
+        beat.dues.append(due)
+    elif radar.teams(beat.db) and life.errands.start(radar.ERRAND, "sync_coordinator.py", "radar", "--quiet"):
+        life.swept_at = beat.now
+
+
 STEPS: tuple[Callable[[Beat], None], ...] = (
     read_signals,
     fire_check_ins,
@@ -262,6 +279,7 @@ STEPS: tuple[Callable[[Beat], None], ...] = (
     look_for_stuck,
     drain_queue,
     keep_worktrees,
+    watch_overlaps,
     send_notices,
 )
 

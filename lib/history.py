@@ -36,6 +36,12 @@ def _sentence(db: sqlite3.Connection, event: Event) -> str | None:
             return f"{role} reports completion with commit {str(data.get('commit'))[:7]}: {data.get('summary')}"
         case "report.check_failed":
             return f"{role}'s check failed with exit code {data.get('exit')}: {data.get('command')}"
+        case "overlap.found":
+            return f"{role} and {data.get('other')} overlap in {_files(data.get('files'))}"
+        case "overlap.cleared":
+            return f"{role} and {data.get('other')} do not overlap any more"
+        case "radar.off":
+            return str(data.get("reason"))
         case "hook.StopFailure":
             return f"{role}'s turn failed: {data.get('details')}"
         case "hook.SessionEnd":
@@ -44,6 +50,13 @@ def _sentence(db: sqlite3.Connection, event: Event) -> str | None:
             outcome = f": {data['outcome']}" if data.get("outcome") else ""
             return f"the orchestration is {kind.partition('.')[2]}{outcome}"
     return None
+
+
+def _files(names: object) -> str:
+    """The first of some files, in one line."""
+    found = [str(name) for name in names] if isinstance(names, list) else []
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return f"{', '.join(found[:3])}{more}"
 
 
 def step(event: Event) -> str:

@@ -7,6 +7,7 @@ differs is added to the copy. What git would not add is found, kept where it can
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import re
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from lib import repository
 from lib.errors import OrchestratorError
+from lib.repository import Objects
 
 #: An untracked file that is bigger is named and left out: it is more likely a product than work.
 MAXIMUM_BYTES = 100_000_000
@@ -116,6 +118,17 @@ def look(worktree: Path, *, branch: str, kept_by: str, seconds: float | None = N
     )
 
 
+def tree_of(worktree: Path, *, objects: Objects, seconds: float | None = None) -> str:
+    """The tree of all files of a worktree, as `look` makes it, and nothing else; its objects go to `objects`.
+
+    Raises as `look`.
+    """
+    folder = _git_folder(worktree, seconds)
+    with _copy_of_index(worktree, folder, seconds, objects) as index:
+        _bring_in(index, _sort_out(index, _list_all(index)))
+        return index.ask("write-tree").strip()
+
+
 def look_at_branch(project: Path, branch: str, *, kept_by: str, seconds: float | None = None) -> Holdings:
     """What a branch holds that is checked out nowhere: its commit, and those that only its reflog still names.
 
@@ -138,10 +151,12 @@ class _Git:
     folder: Path
     index: Path | None
     seconds: float | None
+    objects: Objects | None = None
 
     def run(self, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
         # In English, since one of git's warnings is read.
         environment = {"LC_ALL": "C"} | ({"GIT_INDEX_FILE": str(self.index)} if self.index else {})
+        environment |= self.objects.environment if self.objects else {}
         return repository.run(
             self.folder,
             *arguments,
@@ -170,12 +185,14 @@ def _git_folder(worktree: Path, seconds: float | None) -> Path:
 
 
 @contextlib.contextmanager
-def _copy_of_index(worktree: Path, folder: Path, seconds: float | None) -> Iterator[_Git]:
+def _copy_of_index(
+    worktree: Path, folder: Path, seconds: float | None, objects: Objects | None = None
+) -> Iterator[_Git]:
     with tempfile.TemporaryDirectory(prefix="orchestrator-index-") as place:
         copy = Path(place) / "index"
         with contextlib.suppress(FileNotFoundError):  # nothing was ever added
             _copy(folder / "index", copy)
-        yield _Git(worktree, copy, seconds)
+        yield _Git(worktree, copy, seconds, objects)
 
 
 def _copy(index: Path, copy: Path) -> None:
@@ -261,7 +278,7 @@ def _staged_tree(index: _Git, unmerged: Sequence[_Entry]) -> str:
     if not unmerged:
         return index.ask("write-tree").strip()
     assert index.index
-    staged = _Git(index.folder, index.index.with_name("staged"), index.seconds)
+    staged = dataclasses.replace(index, index=index.index.with_name("staged"))
     assert staged.index
     _copy(index.index, staged.index)
     _update(staged, list(dict.fromkeys(one.name for one in unmerged)), "--force-remove")

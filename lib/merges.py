@@ -6,6 +6,7 @@ No hook runs and no editor opens. Resolutions that were made once are remembered
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from lib import repository
 from lib.errors import OrchestratorError, Unavailable
+from lib.repository import Objects
 
 #: Whatever a user has set: no key is asked for, nothing is stashed, and only what was said is merged.
 _SETTINGS = (
@@ -24,8 +26,9 @@ _SETTINGS = (
     "merge.verifySignatures=false",
     "core.fsmonitor=false",
 )
+_COMMITTER = {name: value for name, value in repository.IDENTITY.items() if "COMMITTER" in name}
 #: The first git that merges without a checkout (`merge-tree --write-tree`).
-_WITHOUT_CHECKOUT = (2, 38)
+WITHOUT_CHECKOUT = (2, 38)
 #: What git keeps in a worktree's own folder while something is under way, and git's word for it.
 _UNDER_WAY = (
     ("rebase-merge", "rebase"),
@@ -37,6 +40,9 @@ _UNDER_WAY = (
 #: Sides of a conflict, by their stage in the index.
 _BASE, _OURS, _THEIRS = 1, 2, 3
 _PLAIN_FILES = ("100644", "100755")
+#: A side: its mode and its blob.
+_Side = tuple[str, str]
+_MARK = re.compile(rb"^(<{7}|>{7})( |\r?$)", re.MULTILINE)
 
 
 class Outcome(StrEnum):
@@ -107,6 +113,36 @@ def merge(
     return Merge(Outcome.MERGED, conclude(checkout))  # all of it was resolved before
 
 
+def rebase(checkout: Path, onto: str, *, favour: Strategy | None = None, seconds: float | None = None) -> Merge:
+    """Put what is checked out on top of a commit. A conflict is settled for the side to `favour`, or all is as before.
+
+    Sides are as in a merge: `ours` is what is checked out. Raises `OrchestratorError`, with nothing changed, when git
+    refuses to begin.
+    """
+    before = head(checkout)
+    if contains(checkout, before, onto):
+        return Merge(Outcome.CONTAINED, before)
+    # For git it is the other way round: it merges each of our commits into theirs.
+    sides = {Strategy.OURS: ("-X", "theirs"), Strategy.THEIRS: ("-X", "ours")}
+    words = ("rebase", "--quiet", "--no-autostash", "--no-stat", *(sides[favour] if favour else ()), onto)
+    environment = {**_COMMITTER, "GIT_EDITOR": "true"}
+    done = repository.run(checkout, *words, settings=_SETTINGS, environment=environment, hooks=False, seconds=seconds)
+    while done.returncode and under_way(checkout) == "rebase" and not conflicts(checkout):
+        # What was resolved before in the same way is staged, and git stops all the same.
+        words = ("rebase", "--continue")
+        done = repository.run(
+            checkout, *words, settings=_SETTINGS, environment=environment, hooks=False, seconds=seconds
+        )
+    if done.returncode == 0:
+        now = head(checkout)
+        return Merge(Outcome.FAST_FORWARD if now == onto else Outcome.MERGED, now)
+    if under_way(checkout) != "rebase":
+        raise repository.failed(checkout, done)
+    left = conflicts(checkout)
+    repository.ask(checkout, "rebase", "--abort", settings=_SETTINGS, hooks=False)
+    return Merge(Outcome.CONFLICT, before, left)
+
+
 def conclude(checkout: Path) -> str:
     """Commit the merge that is under way, whose conflicts are settled. Returns the new head."""
     words = ("commit", "--quiet", "--no-edit", "--cleanup=strip")
@@ -126,12 +162,13 @@ def conflicts(checkout: Path) -> tuple[str, ...]:
 
 
 def settle(checkout: Path, paths: Sequence[str], strategy: Strategy) -> None:
-    """Settle the conflicts of these paths for one side, or with the lines of both; a side that removed it removes it.
+    """Settle the conflicts of these paths: where both sides changed the same lines, those of one side or of both count.
 
-    Raises `OrchestratorError`, before anything is changed, for a path without a conflict, or one whose lines cannot
-    be put together.
+    What cannot be merged by lines is taken from one side as a whole; a side that removed it removes it. Raises
+    `OrchestratorError`, before anything is changed, for a path without a conflict, and for one that a union of lines
+    cannot settle.
     """
-    sides = {path: {} for path in paths}  # type: dict[str, dict[int, tuple[str, str]]]
+    sides: dict[str, dict[int, _Side]] = {path: {} for path in paths}
     for path, stage, mode, blob in _unmerged(checkout):
         if path in sides:
             sides[path][stage] = (mode, blob)
@@ -148,28 +185,63 @@ def settle(checkout: Path, paths: Sequence[str], strategy: Strategy) -> None:
             _literally(checkout, "checkout-index", "--force", "--", path)
 
 
-def _settled(
-    checkout: Path, path: str, sides: dict[int, tuple[str, str]], strategy: Strategy
-) -> tuple[str, str] | None:
+def _settled(checkout: Path, path: str, sides: dict[int, _Side], strategy: Strategy) -> _Side | None:
     """Mode and blob that a path is settled with; None when it goes."""
-    if strategy is not Strategy.UNION:
+    try:
+        return _by_lines(checkout, path, sides, strategy)
+    except OrchestratorError:
+        if strategy is Strategy.UNION:
+            raise
         return sides.get(_OURS if strategy is Strategy.OURS else _THEIRS)
+
+
+def _by_lines(checkout: Path, path: str, sides: dict[int, _Side], strategy: Strategy) -> _Side:
     ours, theirs = sides.get(_OURS), sides.get(_THEIRS)
     if ours is None or theirs is None or ours[0] not in _PLAIN_FILES or theirs[0] not in _PLAIN_FILES:
         raise OrchestratorError(
-            f"{path} cannot be settled by union: it is not a file on both sides", hint="choose ours or theirs"
+            f"{path} cannot be settled by {strategy}: it is not a file on both sides", hint="choose ours or theirs"
         )
     with tempfile.TemporaryDirectory(prefix="tmux-orchestrator-") as folder:
         files = []
         for number, side in enumerate((ours, sides.get(_BASE), theirs)):
             file = Path(folder) / str(number)
-            file.write_bytes(os.fsencode(repository.ask(checkout, "cat-file", "blob", side[1])) if side else b"")
+            file.write_bytes(_content(checkout, side) if side else b"")
             files.append(str(file))
-        done = repository.run(checkout, "merge-file", "--union", "-p", *files)
+        done = repository.run(checkout, "merge-file", f"--{strategy}", "-p", *files)
         if done.returncode:
-            raise OrchestratorError(f"{path} cannot be settled by union: {repository.words_of(done)}")
+            raise OrchestratorError(f"{path} cannot be settled by {strategy}: {repository.words_of(done)}")
         blob = repository.ask(checkout, "hash-object", "-w", "--stdin", text=done.stdout).strip()
-    return ours[0], blob
+    return (theirs if strategy is Strategy.THEIRS else ours)[0], blob
+
+
+def _content(checkout: Path, side: _Side) -> bytes:
+    return os.fsencode(repository.ask(checkout, "cat-file", "blob", side[1]))
+
+
+def take_settled(checkout: Path) -> tuple[str, ...]:
+    """Stage the files whose conflicts somebody has settled by hand: the marks that git has put in are gone.
+
+    Returns their paths. A file that git puts no marks in, a link or a file that one side removed, is none of them.
+    """
+    sides: dict[str, dict[int, _Side]] = {}
+    for path, stage, mode, blob in _unmerged(checkout):
+        sides.setdefault(path, {})[stage] = (mode, blob)
+    settled = tuple(path for path, found in sides.items() if _is_settled(checkout, path, found))
+    for path in settled:
+        _literally(checkout, "add", "--", path)
+    return settled
+
+
+def _is_settled(checkout: Path, path: str, sides: dict[int, _Side]) -> bool:
+    both = [side for stage in (_OURS, _THEIRS) if (side := sides.get(stage))]
+    if len(both) < 2 or any(mode not in _PLAIN_FILES for mode, _ in both):
+        return False
+    if any(b"\0" in _content(checkout, side) for side in both):  # what git takes for binary gets no marks
+        return False
+    try:
+        return _MARK.search((checkout / path).read_bytes()) is None
+    except OSError:
+        return False
 
 
 def _unmerged(checkout: Path) -> list[tuple[str, int, str, str]]:
@@ -188,13 +260,14 @@ def _literally(checkout: Path, *words: str) -> None:
 
 
 def under_way(checkout: Path) -> str | None:
-    """What is under way in a checkout: merge, rebase, cherry-pick or revert; None when nothing is."""
-    names = [name for name, _word in _UNDER_WAY]
-    places = repository.ask(checkout, "rev-parse", *(word for name in names for word in ("--git-path", name)))
-    for place, (_name, word) in zip(places.splitlines(), _UNDER_WAY, strict=True):
-        if (checkout / place).exists():
-            return word
-    return None
+    """What is under way in a checkout: merge, rebase, cherry-pick or revert; None when nothing is.
+
+    It looks at git's own files: views ask this of twenty worktrees at once.
+    """
+    folder = checkout / ".git"
+    if folder.is_file():  # of a linked worktree it says where git keeps what is the worktree's own
+        folder = checkout / os.fsdecode(folder.read_bytes()).removeprefix("gitdir: ").removesuffix("\n")
+    return next((word for name, word in _UNDER_WAY if (folder / name).exists()), None)
 
 
 def head(checkout: Path) -> str:
@@ -213,10 +286,17 @@ def contains(project: Path, one: str, commit: str) -> bool:
     return done.returncode == 0
 
 
-def distance(project: Path, one: str, other: str) -> Distance:
+def distance(project: Path, one: str, other: str, *, seconds: float | None = None) -> Distance:
     """How far `one` is ahead of `other`, and behind it, in commits."""
-    ahead, behind = repository.ask(project, "rev-list", "--left-right", "--count", f"{one}...{other}").split()
+    words = ("rev-list", "--left-right", "--count", f"{one}...{other}")
+    ahead, behind = repository.ask(project, *words, seconds=seconds).split()
     return Distance(int(ahead), int(behind))
+
+
+def count(project: Path, commit: str, *, without: Sequence[str], seconds: float | None = None) -> int:
+    """How many commits a line of work has that these others have not."""
+    others = [f"^{one}" for one in without]
+    return int(repository.ask(project, "rev-list", "--count", commit, *others, "--", seconds=seconds))
 
 
 def merge_base(project: Path, one: str, other: str) -> str | None:
@@ -227,19 +307,22 @@ def merge_base(project: Path, one: str, other: str) -> str | None:
     return done.stdout.strip() or None
 
 
-def would_conflict(project: Path, one: str, other: str, *, seconds: float | None = None) -> tuple[str, ...]:
+def would_conflict(
+    project: Path, one: str, other: str, *, seconds: float | None = None, objects: Objects | None = None
+) -> tuple[str, ...]:
     """The paths that would be in conflict if two lines were merged now; nothing is checked out and no ref moves.
 
-    What `git rerere` knows is not asked. Raises `Unavailable` before git 2.38, `OrchestratorError` for what git
-    cannot merge at all.
+    What the merge makes is written into `objects` when they are given. What `git rerere` knows is not asked. Raises
+    `Unavailable` before git 2.38, `OrchestratorError` for what git cannot merge at all.
     """
-    words = ("merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", one, other)
-    done = repository.run(project, *words, seconds=seconds)
+    words = ("merge-tree", "--write-tree", "--allow-unrelated-histories", "--name-only", "--no-messages", "-z")
+    environment = objects.environment if objects else None
+    done = repository.run(project, *words, one, other, environment=environment, hooks=False, seconds=seconds)
     if done.returncode == 0:
         return ()
     if done.returncode == 1 and done.stdout:  # a name that is none leaves with 1 too, and writes no tree
         return tuple(name for name in done.stdout.split("\0")[1:] if name)
-    if (found := repository.version()) < _WITHOUT_CHECKOUT:
+    if (found := repository.version()) < WITHOUT_CHECKOUT:
         raise Unavailable(
             f"git {'.'.join(map(str, found))} cannot merge without a checkout: 2.38 is needed",
             hint="update git, or merge in a worktree of your own",

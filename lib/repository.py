@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lib.errors import OrchestratorError, Unavailable
@@ -87,6 +90,41 @@ def run(
 def failed(folder: Path, done: subprocess.CompletedProcess[str]) -> OrchestratorError:
     """The error that a failure of git's is, in git's own words."""
     return OrchestratorError(f"git {' '.join(done.args[:2])} failed in {folder}: {words_of(done)}")
+
+
+@dataclass(frozen=True)
+class Objects:
+    """A store of objects beside a repository's own: what is written goes here, and both are read."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What git has to be told."""
+        return {"GIT_OBJECT_DIRECTORY": str(self.folder)}
+
+
+def objects_of(folder: Path, *, seconds: float | None = None) -> Path:
+    """Where the repository of a folder keeps its objects. Raises as `ask` does."""
+    return folder / ask(folder, "rev-parse", "--git-path", "objects", seconds=seconds).removesuffix("\n")
+
+
+@contextlib.contextmanager
+def passing_objects(own: Path) -> Iterator[Objects]:
+    """A store of objects beside a repository's own, which is gone after the block."""
+    with tempfile.TemporaryDirectory(prefix="orchestrator-objects-") as place:
+        about = Path(place) / "info"
+        about.mkdir()
+        # In quotes, as git reads a name that may hold anything.
+        name = str(own).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        (about / "alternates").write_bytes(os.fsencode(f'"{name}"\n'))
+        yield Objects(Path(place))
+
+
+def legible(name: str) -> str:
+    """A file's name for people and agents: in one line, whatever bytes it is of."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def words_of(done: subprocess.CompletedProcess[str]) -> str:

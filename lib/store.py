@@ -285,6 +285,34 @@ CREATE TABLE snapshot_pruning (
 ) STRICT;
 INSERT INTO snapshot_pruning (id) VALUES (1);
 
+CREATE TABLE radar_looks ( -- the last look at an agent's worktree, to compare it with the others
+    agent_id INTEGER PRIMARY KEY REFERENCES agents (id),
+    looked_at INTEGER NOT NULL,
+    stamp TEXT, -- of all that git's status says; NULL when it could not be looked at
+    head TEXT,
+    tree TEXT, -- NULL when all was committed
+    failure TEXT,
+    CHECK ((stamp IS NULL) = (head IS NULL) AND (stamp IS NULL) = (failure IS NOT NULL))
+) STRICT;
+
+CREATE TABLE overlaps ( -- two agents of a team, and the files in which their worktrees could not be merged
+    agent_id INTEGER NOT NULL REFERENCES agents (id),
+    other_id INTEGER NOT NULL REFERENCES agents (id),
+    compared TEXT NOT NULL, -- what was compared: HEAD and tree of both
+    files TEXT NOT NULL, -- JSON
+    told TEXT NOT NULL, -- JSON: of which files both have heard since it came up
+    since INTEGER, -- NULL while there is none
+    PRIMARY KEY (agent_id, other_id),
+    CHECK (agent_id < other_id)
+) STRICT;
+
+CREATE TABLE radar (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    swept_at INTEGER, -- when the last round began
+    off TEXT -- why it cannot look; NULL when it can
+) STRICT;
+INSERT INTO radar (id) VALUES (1);
+
 CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL,

@@ -22,7 +22,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
         "outside": (
             *("config", "store", "tmux", "worktrees", "claude", "host", "templates", "notify"),
             *("cron", "headless"),
-            *("repository", "holdings", "snapshots", "removals", "guards"),
+            *("repository", "holdings", "snapshots", "removals", "guards", "standing"),
             *("merges", "commands"),
         ),
         "judgement": (
@@ -36,6 +36,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("dependencies", "authorizations", "hub", "planning", "launch", "stopping", "status", "history", "daemon"),
             *("notices", "pings", "errands", "keeping", "named_locks", "news"),
             *("safekeeping", "clearing", "boundaries", "handing_over", "preparing", "provenance"),
+            *("radar", "overlaps", "sync_status", "bringing"),
             *("queue", "queue.entries", "queue.draining", "queue.evidence", "queue.research", "queue.intake"),
             "new_projects",
         )
@@ -56,7 +57,8 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             ),
             *("batching", "researching"),
             "mcp_server",
-            *("syncing", "syncing.desk", "syncing.snapshots", "syncing.clean"),
+            *("syncing", "syncing.desk", "syncing.snapshots", "syncing.clean", "syncing.together", "syncing.watching"),
+            "sync_board",
             *(
                 "control",
                 "control.desk",
@@ -99,10 +101,16 @@ OWNERS = {
     "leases": "preparing",
     "worktree_looks": "safekeeping",
     "snapshot_pruning": "safekeeping",
+    "radar": "radar",
+    "radar_looks": "radar",
+    "overlaps": "overlaps",
     "events": "store",
 }
 #: Reading across the fence, with the reason.
 READERS = {
+    ("overlaps", "agents"): "a team's overlaps are those of its agents",
+    ("radar", "agents"): "whether a team has worktrees to compare is one question of every beat",
+    ("radar", "orchestrations"): "whether a team has worktrees to compare is one question of every beat",
     ("agents", "orchestrations"): "an agent is shown with its session, program and status: one row, one look",
     ("checkins", "agents"): "a check-in is shown with its target; a team's are cancelled as one",
     ("checkins", "events"): "its figures of a day are counts of its events, by an index of their own",

@@ -23,8 +23,6 @@ NOT_YET = {
     "claude_control.py monitor": "a view for people, with the other views",
     "monitoring_dashboard.py": "the web dashboard",
     "multi_project_monitor.py": "a view for people, with the other views",
-    "sync_dashboard.py": "a view for people, with the other views",
-    "sync_coordinator.py": "bringing worktrees together",
     "performance_tuner.py": "care of the host and of the database",
     "dynamic_team.py": "a team's suggestion on its own",
     "ai_team_refiner.py": "a team's suggestion on its own",

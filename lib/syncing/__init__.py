@@ -16,6 +16,6 @@ def main() -> None:
     """Keep what worktrees hold, and bring it together."""
 
 
-from lib.syncing import clean, snapshots  # noqa: E402 - the verbs register themselves with `main`
+from lib.syncing import clean, snapshots, together, watching  # noqa: E402 - the verbs register themselves with `main`
 
-__all__ = ["clean", "main", "snapshots"]
+__all__ = ["clean", "main", "snapshots", "together", "watching"]

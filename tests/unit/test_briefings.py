@@ -80,6 +80,15 @@ VALUES: dict[str, object] = {
     "advice": ("Use the recorded answers in tests/api.",),
     "questions_for_person": ("When does the API come back?",),
     "worth_retrying": False,
+    "new": ("b.py",),
+    "more": 3,
+    "source": "develop",
+    "is_rebased": True,
+    "settled": ("app.py",),
+    "by_hand": ("api.py",),
+    "side": "the lines of the agent's branch",
+    "snapshot": "developer/20300131T080000Z",
+    "head": "0123456789",
 }
 
 
