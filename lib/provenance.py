@@ -34,7 +34,7 @@ def why(db: sqlite3.Connection, project: Path, commit: str) -> Origin:
     if signed.orchestration is None or signed.role is None:
         raise NotFound(
             f"{signed.id[:10]} was made by no agent: it has no Orchestration and Agent-Role in its message",
-            hint=f"git -C {project} show {signed.id[:10]}",
+            hint=f"look: git -C {project} show {signed.id[:10]}",
         )
     found = orchestrations.get(db, signed.orchestration)
     agent = agents.in_role(db, found.id, signed.role)

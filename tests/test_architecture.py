@@ -62,7 +62,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *(
                 "control",
                 "control.desk",
-                "control.git",
+                "control.commits",
                 "control.hub",
                 "control.mail",
                 "control.progress",

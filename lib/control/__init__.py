@@ -17,6 +17,6 @@ def main() -> None:
     """See the agents and talk to them."""
 
 
-from lib.control import git, hub, mail, progress, team  # noqa: E402 - the verbs register themselves with `main`
+from lib.control import commits, hub, mail, progress, team  # noqa: E402 - the verbs register themselves with `main`
 
-__all__ = ["git", "hub", "mail", "main", "progress", "team"]
+__all__ = ["commits", "hub", "mail", "main", "progress", "team"]

@@ -1,4 +1,4 @@
-"""Verbs about what agents do with git: why, audit."""
+"""Verbs about commits: where one comes from (why), and what git has refused (audit)."""
 
 from __future__ import annotations
 
