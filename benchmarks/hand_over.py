@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, ratio
 from benchmarks.machine import Machine, rehearsal, wait_for
 from benchmarks.teams import THREE, Counts
-from lib import snapshots
+from lib import guards, snapshots
 from lib.host import now_ms
 
 FILES = 20_000
@@ -50,6 +50,32 @@ def hand_over(counts: Counts) -> list[Figure]:
         ratio("hand-over by the remote, in hand-overs in one repository", remote, local),
         Figure(f"snapshot of {situation}, {CHANGED} changed", "ms", tuple(taken), target=300.0),
         Figure("from a commit until the tester's window has acknowledged it", "s", tuple(_told(counts)), target=5.0),
+    ]
+
+
+def guards_of_commits(counts: Counts) -> list[Figure]:
+    """What the guards of an agent's worktree add to its commits: in turns, in a worktree with them and one without."""
+    with tempfile.TemporaryDirectory(prefix="orchestrator-benchmark-") as folder:
+        place = Path(folder)
+        project = place / "project"
+        project.mkdir()
+        _git(project, "init", "-q", "-b", "main")
+        _commit(project, 0)
+        (place / "state" / "spool").mkdir(parents=True)
+        for role in ("guarded", "free"):
+            _git(project, "worktree", "add", "-q", "-b", role, str(place / role))
+        rules = guards.Rules("a1b2c3", "developer", "guarded", "integration")
+        guards.arm(place / "guarded", rules, home=place / "state", agent_id=1, epoch=1)
+        took: dict[str, list[float]] = {"guarded": [], "free": []}
+        for number in range(1, counts.starts + 1):
+            for role, values in took.items():
+                (place / role / "work.txt").write_text(f"{number}\n")
+                began = time.perf_counter()
+                _git(place / role, "commit", "-q", "-a", "--allow-empty", "-m", f"Work {number}")
+                values.append((time.perf_counter() - began) * 1000)
+    return [
+        Figure("a commit of an agent, with its guards", "ms", tuple(took["guarded"])),
+        ratio("the same, in commits without guards", took["guarded"], took["free"]),
     ]
 
 

@@ -40,6 +40,7 @@ MEASUREMENTS: dict[str, Callable[[teams.Counts], list[Figure]]] = {
     "crowd": messages.crowd,
     "queue": draining.queue,
     "recovery": draining.recovery,
+    "guards": hand_over.guards_of_commits,
     "hand-over": hand_over.hand_over,
     "worktrees": git_work.worktrees,
     "radar": git_work.radar_rounds,
