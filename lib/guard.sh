@@ -108,6 +108,7 @@ keep() {
 tell_refs() {
   while IFS=' ' read -r old new ref; do
     case $ref in
+      '') ;;
       "$own") report moved "$old" "$new" "$ref" ;;
       refs/remotes/*)
         if is_unverified push; then report unverified "$old" "$new" "$ref"; fi
@@ -162,14 +163,38 @@ Fetch and merge them first."
 
 # Add to a commit's message which team, role and message it comes from; what is there stays.
 sign() {
-  grep -q '^[^#]' "$1" || return 0 # nothing is said yet, or ever
+  is_worth_signing "$1" || return 0
   set -- "$1" --trailer "Orchestration: $orchestration" --trailer "Agent-Role: $role"
   if IFS= read -r message 2> /dev/null < "$folder/message"; then set -- "$@" --trailer "Message-Id: $message"; fi
   file=$1 && shift
   git interpret-trailers --in-place --if-exists doNothing "$@" "$file"
 }
 
+# Whether a message says something, and is not signed yet. One whose last line does not end gets an end: what git
+# appends would be a part of it.
+is_worth_signing() {
+  said=no ends=yes
+  while IFS= read -r line || { [ -n "$line" ] && ends=no; }; do
+    case $line in
+      "Orchestration: $orchestration") return 1 ;;
+      '' | '#'*) ;;
+      *) said=yes ;;
+    esac
+  done < "$1"
+  [ $said = yes ] || return 1
+  if [ $ends = no ]; then echo >> "$1"; fi
+}
+
 # -- the user's own --
+
+# Read the input of a hook into $input, without a process.
+read_input() {
+  input=''
+  while IFS= read -r line || [ -n "$line" ]; do
+    input="$input$line
+"
+  done
+}
 
 # Run the user's hook of this name as git would have, with $input as its input when that was read.
 run_users() {
@@ -180,7 +205,7 @@ run_users() {
   esac
   [ -x "$program" ] || return 0
   if [ -n "${input+x}" ]; then
-    printf '%s\n' "$input" | "$program" "$@"
+    printf '%s' "$input" | "$program" "$@"
   else
     "$program" "$@"
   fi
@@ -189,7 +214,7 @@ run_users() {
 read_rules
 case $hook in
   reference-transaction)
-    input=$(cat)
+    read_input
     case $1 in
       prepared) check_refs ;;
       committed) tell_refs ;;
@@ -198,7 +223,7 @@ $input
 END
     ;;
   pre-push)
-    input=$(cat)
+    read_input
     check_push <<END
 $input
 END

@@ -316,6 +316,8 @@ class TestSignature:
         made.commit("Theirs", at=made.folder / "worktrees" / "tester")
         made.ok("merge", "-q", "--no-ff", "--no-edit", TESTER)
         assert self.trailers(made)["Agent-Role"] == "developer"
+        assert made.ok("log", "-1", "--format=%s") == f"Merge branch '{TESTER}' into {DEVELOPER}"
+        assert made.ok("log", "-1", "--format=%B").count("Agent-Role") == 1
 
     def test_an_empty_message_stays_empty(self, made: Repository) -> None:
         done = made.git("commit", "--allow-empty")
