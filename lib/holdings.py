@@ -118,13 +118,14 @@ def look(worktree: Path, *, branch: str, kept_by: str, seconds: float | None = N
     )
 
 
-def tree_of(worktree: Path, *, objects: Objects, seconds: float | None = None) -> str:
-    """The tree of all files of a worktree, as `look` makes it, and nothing else; its objects go to `objects`.
+def tree_of(worktree: Path, *, objects: Objects, biggest: int, seconds: float | None = None) -> str:
+    """The tree of a worktree's files as `look` makes it, without untracked ones of more than `biggest` bytes.
 
-    Raises as `look`.
+    What it writes goes to `objects`. Raises as `look`.
     """
     folder = _git_folder(worktree, seconds)
-    with _copy_of_index(worktree, folder, seconds, objects) as index:
+    with _copy_of_index(worktree, folder, seconds) as index:
+        index = dataclasses.replace(index, objects=objects, biggest=biggest)
         _bring_in(index, _sort_out(index, _list_all(index)))
         return index.ask("write-tree").strip()
 
@@ -151,7 +152,10 @@ class _Git:
     folder: Path
     index: Path | None
     seconds: float | None
+    #: Where objects are written, when not into the repository.
     objects: Objects | None = None
+    #: An untracked file of more bytes is left out, when not `MAXIMUM_BYTES` decides.
+    biggest: int | None = None
 
     def run(self, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
         # In English, since one of git's warnings is read.
@@ -185,14 +189,12 @@ def _git_folder(worktree: Path, seconds: float | None) -> Path:
 
 
 @contextlib.contextmanager
-def _copy_of_index(
-    worktree: Path, folder: Path, seconds: float | None, objects: Objects | None = None
-) -> Iterator[_Git]:
+def _copy_of_index(worktree: Path, folder: Path, seconds: float | None) -> Iterator[_Git]:
     with tempfile.TemporaryDirectory(prefix="orchestrator-index-") as place:
         copy = Path(place) / "index"
         with contextlib.suppress(FileNotFoundError):  # nothing was ever added
             _copy(folder / "index", copy)
-        yield _Git(worktree, copy, seconds, objects)
+        yield _Git(worktree, copy, seconds)
 
 
 def _copy(index: Path, copy: Path) -> None:
@@ -337,8 +339,9 @@ def _sort_file(index: _Git, name: str, wanted: _Wanted, *, is_tracked: bool) -> 
     except OSError as error:
         wanted.left_out.append(Omission(name, f"cannot be read: {error.strerror}"))
     else:
-        if stat.S_ISREG(found.st_mode) and not is_tracked and found.st_size > MAXIMUM_BYTES:
-            wanted.left_out.append(Omission(name, f"untracked, and bigger than {MAXIMUM_BYTES // 1_000_000} MB"))
+        biggest = index.biggest or MAXIMUM_BYTES
+        if stat.S_ISREG(found.st_mode) and not is_tracked and found.st_size > biggest:
+            wanted.left_out.append(Omission(name, f"untracked, and bigger than {biggest // 1_000_000} MB"))
         elif stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
             wanted.add.append(name)
         else:  # a folder, whose files are listed themselves; a pipe or a socket holds nothing

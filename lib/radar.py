@@ -31,6 +31,8 @@ ERRAND = "radar"
 _GIT_SECONDS = 10.0
 _ROUND_SECONDS = 45.0
 _AT_ONCE = 4
+#: An untracked file that is bigger (in bytes) is a product and no work of two: it is not packed every minute.
+_BIGGEST = 1_000_000
 #: The same work makes the same commit, whenever it is looked at.
 _DATES = {f"GIT_{who}_DATE": "@0 +0000" for who in ("AUTHOR", "COMMITTER")}
 
@@ -207,7 +209,7 @@ class _Eyes:
             return None
 
     def _hold(self, agent: Agent, stamp: str, head: str) -> _Sight:
-        tree = holdings.tree_of(agent.worktree, objects=self.objects, seconds=_GIT_SECONDS)
+        tree = holdings.tree_of(agent.worktree, objects=self.objects, biggest=_BIGGEST, seconds=_GIT_SECONDS)
         commit = repository.ask(
             agent.worktree,
             *("commit-tree", "--no-gpg-sign", "-p", head, "-m", "What is not committed", tree),

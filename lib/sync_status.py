@@ -12,7 +12,7 @@ from pathlib import Path
 from lib import agents, host, merges, overlaps, radar, repository, snapshots, standing
 from lib.errors import OrchestratorError
 from lib.merges import Distance
-from lib.models import Agent, Orchestration
+from lib.models import LIVE, Agent, Orchestration
 from lib.repository import legible
 from lib.standing import Standing
 from lib.status import ago
@@ -80,11 +80,12 @@ class TeamStanding:
 
 @dataclass(frozen=True)
 class Board:
-    """All that was seen in one look. `radar_off` is why no overlaps are looked for."""
+    """All that was seen in one look; of one `project` only, if so. `radar_off` is why nobody looks for overlaps."""
 
     at: int
     teams: tuple[TeamStanding, ...]
     radar_off: str | None = None
+    project: str | None = None
 
 
 @dataclass(frozen=True)
@@ -223,17 +224,25 @@ def _team(found: Orchestration, home: _Home, team: Sequence[WorktreeStanding]) -
 
 # -- as words --
 
-NOBODY = "no team is running: auto_orchestrate.py --spec SPEC, or --demo"
+
+def nobody(board: Board) -> str:
+    """What there is to say when there is no team."""
+    if board.project:
+        return f"no team is running in {board.project}: auto_orchestrate.py --project {board.project} --spec SPEC"
+    return "no team is running: auto_orchestrate.py --spec SPEC, or --demo"
 
 
 def nobody_lives(team: TeamStanding) -> str:
     """What there is to say of a team whose agents have all ended."""
+    if team.status not in LIVE:
+        return f"it is {team.status}; its worktrees stay: sync_coordinator.py clean {team.session}"
     return f"no agent of it lives: auto_orchestrate.py --project {team.project} --resume"
 
 
 def conflict_lines(one: WorktreeStanding, *, but: Collection[str] = ()) -> list[tuple[str, bool]]:
     """What is in the way of a worktree, in words, and whether it is now or only to come; `but` leaves overlaps away."""
-    lines = [(f"could not be looked at: {one.problem}", True)] if one.problem else []
+    lines = [] if one.is_alive else [("has ended", False)]
+    lines += [(f"could not be looked at: {one.problem}", True)] if one.problem else []
     if one.under_way:
         files = f", in conflict: {_first(one.conflicts)}" if one.conflicts else ""
         lines.append((f"has a {one.under_way} under way{files}", True))
@@ -265,7 +274,7 @@ def as_data(board: Board) -> dict[str, object]:
 def as_text(board: Board) -> str:
     """The same as plain lines that fit a terminal of 100 columns."""
     blocks = ["\n".join(_team_lines(one, board.at)) for one in board.teams]
-    return "\n\n".join([*(blocks or [NOBODY]), *([board.radar_off] if board.radar_off else [])])
+    return "\n\n".join([*(blocks or [nobody(board)]), *([board.radar_off] if board.radar_off else [])])
 
 
 _ROW = "  {:16} {:16} {:>5} {:>6} {:>5}  {:10} {:32}"
@@ -284,10 +293,9 @@ def _team_lines(team: TeamStanding, now: int) -> list[str]:
     for one in team.agents:
         commit = f"{age(one.committed_at, now)}: {one.subject}" if one.subject is not None else ""
         counts = ["-" if number is None else number for number in (one.ahead, one.behind, one.dirty)]
-        role = one.role if one.is_alive else f"{one.role} (ended)"
         lines.append(
             _ROW.format(
-                _cut(role, 16), _cut(short_branch(one), 16), *counts, age(one.snapshot_at, now), _cut(commit, 32)
+                _cut(one.role, 16), _cut(short_branch(one), 16), *counts, age(one.snapshot_at, now), _cut(commit, 32)
             ).rstrip()
         )
         lines += [f"      {line}" for line, _ in conflict_lines(one)]

@@ -128,6 +128,14 @@ class TestAnOverlap:
             ground.write(role, "same.py", "the same\n")
         assert ground.overlaps() == {} and ground.told("developer") == []
 
+    def test_is_none_of_big_files_that_nobody_has_added(self, ground: Field) -> None:
+        for role in BOTH:
+            ground.write(role, "build.bin", role * 200_000)
+        assert ground.overlaps() == {}
+        for role in BOTH:
+            git(ground.worktree(role), "add", "build.bin")
+        assert ground.overlaps() == {BOTH: ("build.bin",)}
+
     def test_has_names_as_they_are(self, ground: Field) -> None:
         odd = os.fsdecode(b"caf\xe9 \x1b[31m\nx.py")
         collide(ground, odd)
