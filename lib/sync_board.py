@@ -9,7 +9,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,10 @@ from lib.sync_status import Board, Looking, TeamStanding, WorktreeStanding, age
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
+
+
+#: From so many columns on there is room for long names.
+_WIDE = 120
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def show(output: Output, home: Path, request: Request) -> None:
 
     def look() -> Board:
         found = [one for one in orchestrations.live(db) if project in (None, one.project)]
-        board = looking.board(db, found, now=host.now_ms())
+        board = replace(looking.board(db, found, now=host.now_ms()), project=str(project) if project else None)
         if request.export:
             write(request.export, board)
         return board
@@ -51,7 +55,8 @@ def show(output: Output, home: Path, request: Request) -> None:
     elif is_seen:
         from rich.console import Console  # noqa: PLC0415 - 200 ms that only a person at a terminal pays
 
-        Console(highlight=False).print(picture(look(), note=_note(home)))
+        console = Console(highlight=False)
+        console.print(picture(look(), columns=console.width, warning=_warning(home)))
     else:
         board = look()
         output.answer(sync_status.as_text(board), sync_status.as_data(board))
@@ -78,7 +83,8 @@ def _watch(look: Callable[[], Board], home: Path, seconds: float) -> None:
         board = look()
         with Live(console=Console(highlight=False), screen=True, auto_refresh=False) as live:
             while True:
-                live.update(picture(board, note=f"{_note(home)}every {seconds:g} s, Ctrl-C leaves"), refresh=True)
+                columns, how = live.console.width, f"every {seconds:g} s, Ctrl-C leaves"
+                live.update(picture(board, columns=columns, warning=_warning(home), how=how), refresh=True)
                 if not resized(seconds):
                     board = look()
 
@@ -110,24 +116,24 @@ def _put_byte(pipe: int) -> None:
         os.write(pipe, b"!")
 
 
-def _note(home: Path) -> str:
-    return "" if daemon.running(home) else "the scheduler does not run: scheduler.py --daemon   "
+def _warning(home: Path) -> str:
+    return "" if daemon.running(home) else "the scheduler does not run: scheduler.py --daemon"
 
 
 # -- the picture --
 
 
-def picture(board: Board, *, note: str = "") -> RenderableType:
-    """The board for a terminal of 100 columns or more."""
+def picture(board: Board, *, columns: int, warning: str = "", how: str = "") -> RenderableType:
+    """The board for a terminal of so many columns; made for 100 and more. `how` is how it is shown."""
     from rich.console import Group  # noqa: PLC0415 - as above
     from rich.padding import Padding  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    parts: list[RenderableType] = [_spread(Text("Worktrees", style="bold"), _head(board, note))]
+    parts: list[RenderableType] = [_spread(Text("Worktrees", style="bold"), _head(board, warning, how))]
     for team in board.teams:
-        parts += [Padding(one, (0, 0, 0, 1)) for one in _team(team, board.at)]
+        parts += [Padding(one, (0, 0, 0, 1)) for one in _team(team, board.at, columns)]
     if not board.teams:
-        parts += [Text(), Text(f" {sync_status.NOBODY}")]
+        parts += [Text(), Text(f" {sync_status.nobody(board)}")]
     if board.radar_off:
         parts += [Text(), Text(f" {board.radar_off}", style="yellow")]
     return Group(*parts)
@@ -144,15 +150,15 @@ def _spread(left: Text, right: Text) -> RenderableType:
     return line
 
 
-def _head(board: Board, note: str) -> Text:
+def _head(board: Board, warning: str, how: str) -> Text:
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    warns = note.startswith("the scheduler")
     clock = datetime.fromtimestamp(board.at / 1000).strftime("%H:%M:%S")
-    return Text.assemble((f"{note}   " if note else "", "yellow" if warns else "bright_black"), (clock, "bright_black"))
+    parts = [(warning, "yellow"), (how, "bright_black"), (clock, "bright_black")]
+    return Text("   ").join(Text(*part) for part in parts if part[0])
 
 
-def _team(team: TeamStanding, now: int) -> Iterator[RenderableType]:
+def _team(team: TeamStanding, now: int, columns: int) -> Iterator[RenderableType]:
     from rich.text import Text  # noqa: PLC0415 - as above
 
     yield Text()
@@ -168,21 +174,23 @@ def _team(team: TeamStanding, now: int) -> Iterator[RenderableType]:
         yield Text(sync_status.nobody_lives(team), style="yellow")
         return
     yield Text()
-    yield _table(team, now)
+    yield _table(team, now, columns)
     yield from _in_the_way(team)
 
 
-def _table(team: TeamStanding, now: int) -> RenderableType:
+def _table(team: TeamStanding, now: int, columns: int) -> RenderableType:
     from rich.table import Table  # noqa: PLC0415 - as above
 
+    # The same widths for every team: the eye goes down the columns.
+    role, branch = (20, 20) if columns >= _WIDE else (15, 12)
     table = Table(box=None, expand=True, padding=(0, 2, 0, 0), pad_edge=False, header_style="bright_black")
-    table.add_column("role", no_wrap=True, max_width=20)
-    table.add_column("branch", no_wrap=True, max_width=20)
+    table.add_column("role", no_wrap=True, width=role)
+    table.add_column("branch", no_wrap=True, width=branch)
     for name in ("ahead", "behind", "dirty"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("conflicts", no_wrap=True)
+    table.add_column("conflicts", no_wrap=True, width=11)
     table.add_column("last commit", no_wrap=True, ratio=1, overflow="ellipsis")
-    table.add_column("snapshot", no_wrap=True, justify="right")
+    table.add_column("snapshot", no_wrap=True, justify="right", width=8)
     for one in team.agents:
         table.add_row(*_cells(one, now), style="" if one.is_alive else "bright_black")
     return table
@@ -191,7 +199,7 @@ def _table(team: TeamStanding, now: int) -> RenderableType:
 def _cells(one: WorktreeStanding, now: int) -> Iterator[Text]:
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    yield Text(one.role if one.is_alive else f"{one.role} (ended)", style="bold" if one.is_alive else "")
+    yield Text(one.role, style="bold" if one.is_alive else "")
     yield Text(sync_status.short_branch(one), style="" if one.on == one.branch else "yellow")
     for number, colour in ((one.ahead, "green"), (one.behind, "default"), (one.dirty, "yellow")):
         yield Text(_count(number), style=colour if number else "bright_black")
@@ -199,8 +207,13 @@ def _cells(one: WorktreeStanding, now: int) -> Iterator[Text]:
     if one.subject is None:
         yield Text()
     else:
-        yield Text.assemble((f"{age(one.committed_at, now)}  ", "bright_black"), one.subject)
-    yield Text(age(one.snapshot_at, now) or "none", style="bright_black")
+        yield Text.assemble((f"{_about(one.committed_at, now):7}", "bright_black"), one.subject)
+    yield Text(_about(one.snapshot_at, now) or "none", style="bright_black")
+
+
+def _about(at: int | None, now: int) -> str:
+    """How long ago something was, in its first unit: `2 h`."""
+    return " ".join(age(at, now).split()[:2])
 
 
 def _count(number: int | None) -> str:

@@ -150,8 +150,10 @@ class TestALook:
 class TestStatus:
     def test_is_a_table_of_a_hundred_columns(self, shop: Shop) -> None:
         radar.sweep(shop.still.db, now=host.now_ms())
+        main = git(shop.project, "rev-parse", "main")
         lines = shop.still.bench.ok("sync_coordinator.py", "status").out.splitlines()
-        assert lines[0] == "webapp-impl: running  Greeting" and max(map(len, lines)) <= 100
+        assert lines[0] == "webapp-impl: running  Greeting" and lines[1].endswith(f"from main at {main[:7]}")
+        assert max(map(len, lines[2:])) <= 100
         developer = next(line.split() for line in lines if line.startswith("  developer"))
         assert developer[:5] == ["developer", "developer", "1", "1", "1"] and developer[-3:] == ["Add", "the", "app"]
         assert "      overlaps with tester in app.py" in lines
@@ -173,9 +175,17 @@ class TestStatus:
         out = shop.still.bench.ok("sync_coordinator.py", "status").out
         assert "no agent of it lives: auto_orchestrate.py --project " in out and "ahead" not in out
 
+    def test_of_a_team_that_is_over_is_a_sentence(self, shop: Shop) -> None:
+        kill(shop.still, "orchestrator", "developer", "tester", "testrunner")
+        shop.still.end()
+        out = shop.still.bench.ok("sync_coordinator.py", "status", "webapp-impl").out
+        assert "it is stopped; its worktrees stay: sync_coordinator.py clean webapp-impl" in out
+
     def test_marks_an_agent_that_has_ended(self, shop: Shop) -> None:
         kill(shop.still, "tester")
-        assert "  tester (ended) " in shop.still.bench.ok("sync_coordinator.py", "status").out
+        lines = shop.still.bench.ok("sync_coordinator.py", "status").out.splitlines()
+        place = next(number for number, line in enumerate(lines) if line.startswith("  tester "))
+        assert lines[place + 1] == "      has ended" and lines.count("      has ended") == 1
 
 
 class TestOnce:
@@ -192,6 +202,8 @@ class TestOnce:
             out = bench.ok("sync_dashboard.py", "--once", "--project", str(place)).out
             assert "webapp-impl" in out and "elsewhere-impl" not in out
         assert bench.door("sync_dashboard.py", "--project", str(tmp_path / "none")).code == ExitCode.NOT_FOUND
+        other = bench.project("other")
+        assert bench.ok("sync_dashboard.py", "--project", str(other)).out.startswith(f"no team is running in {other}:")
 
     def test_exports_what_it_shows(self, shop: Shop, tmp_path: Path) -> None:
         bench = shop.still.bench
