@@ -60,6 +60,7 @@ class OrchestrationStatus:
     integration_branch: str
     delivery: str
     delivery_outcome: str | None
+    merge_trouble: str | None
     created_at: int
     updated_at: int
     agents: tuple[AgentStatus, ...]
@@ -95,6 +96,8 @@ def _team_text(one: OrchestrationStatus, now: int) -> str:
         lines.append(f"  outcome {one.outcome}")
     if one.delivery_outcome:
         lines.append(f"  work    {one.delivery_outcome}")
+    elif one.merge_trouble:
+        lines.append(f"  work    is not merged now: {one.merge_trouble}")
     elif one.delivery == DeliveryStatus.DUE:
         lines.append("  work    on its way to the starting branch")
     for agent in one.agents:
@@ -158,6 +161,7 @@ def _orchestration(db: sqlite3.Connection, found: Orchestration) -> Orchestratio
         integration_branch=found.integration_branch,
         delivery=state.delivery if state else DeliveryStatus.NOT_YET,
         delivery_outcome=state.outcome if state else None,
+        merge_trouble=state.trouble if state else None,
         created_at=found.created_at,
         updated_at=found.updated_at,
         agents=tuple(team),

@@ -121,8 +121,9 @@ def _move(db: sqlite3.Connection, home: Path, found: Orchestration) -> Delivery:
             why = f"delivery of {found.session}"
             merges.move(found.project, f"refs/heads/{branch}", wanted, before=before, why=why)
         else:
-            # No hook of the user's runs here either: nobody is there for what it may ask, and it may take forever.
-            merges.merge(place.path, wanted, message="", only_fast_forward=True, seconds=scratch.LONGEST_SECONDS)
+            # No hook of the user's runs here either: nobody is there for what it may ask, and it may take forever. No
+            # limit: a git that is killed leaves files half written.
+            merges.merge(place.path, wanted, message="", only_fast_forward=True)
     except OrchestratorError as error:
         if removals.branch_commit(found.project, branch) != before:
             raise _MovedMeanwhile from None
@@ -184,14 +185,18 @@ def ensure_tag(project: Path, name: str, commit: str, *, now: int | None = None)
     day = datetime.fromtimestamp((host.now_ms() if now is None else now) / 1000, UTC).strftime("%Y-%m-%d")
     for number in range(1, 1000):
         tag = f"{name}-{day}" + (f"-{number}" if number > 1 else "")
-        there = repository.run(
-            project, "rev-parse", "--quiet", "--verify", f"refs/tags/{tag}^{{commit}}"
-        ).stdout.strip()
+        there = _tagged(project, tag)
         if not there:
             merges.move(project, f"refs/tags/{tag}", commit, before=None, why="delivery")
         if there in ("", commit):
             return tag
     raise OrchestratorError(f"{project} has a thousand tags {name}-{day}")
+
+
+def _tagged(project: Path, tag: str) -> str:
+    """The commit that a tag is on; "" when there is no such tag."""
+    done = repository.run(project, "rev-parse", "--quiet", "--verify", f"refs/tags/{tag}^{{commit}}")
+    return done.stdout.strip()
 
 
 def _record(db: sqlite3.Connection, found: Orchestration, done: Delivery, tag: str) -> None:
@@ -216,8 +221,9 @@ def _record(db: sqlite3.Connection, found: Orchestration, done: Delivery, tag: s
 def _never_offered(db: sqlite3.Connection, found: Orchestration) -> Sequence[str]:
     """The roles whose branches hold commits that nobody has offered, with how many."""
     left = []
+    sent_back = {one.agent_id for one in candidates.went_back(db, found.id)}
     for agent in agents.of_orchestration(db, found.id):
-        if removals.branch_commit(found.project, agent.branch) is None:
+        if agent.id in sent_back or removals.branch_commit(found.project, agent.branch) is None:
             continue
         count = worktrees.unmerged_commits(found.project, agent.branch, found.integration_branch)
         if count:

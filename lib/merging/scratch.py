@@ -34,8 +34,6 @@ def worktree(project: Path, path: Path, commit: str) -> Iterator[Path]:
 
 def remove(project: Path, path: Path) -> None:
     """Have no scratch worktree at a path below the state home: nothing but ours is ever there."""
-    if not path.exists() and not path.is_symlink():
-        return
     if path.resolve() in removals.places(project):
         # Twice: also when a killed `git worktree add` has left it locked.
         words = ("worktree", "remove", "--force", "--force", str(path))

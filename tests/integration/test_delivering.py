@@ -224,6 +224,7 @@ class TestKeptBack:
         offering.merge()
         said = kept_back(offering)
         assert reason in said and hint in said
+        assert "never offered" not in said
         assert refs == offering.git("for-each-ref", "--format=%(refname) %(objectname)", "refs/heads/main", "refs/tags")
         assert (offering.git("status", "--porcelain"), offering.git("rev-parse", "HEAD")) == (status, head)
         assert not scratch.place(offering.bench.home, offering.id).exists()

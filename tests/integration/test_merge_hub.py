@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -278,10 +279,29 @@ class TestTrouble:
             with pytest.raises(OrchestratorError, match="check must be text"):
                 offering.merge()
         assert (offering.events("merging.failed"), offering.notices()) == (1, [])
+        assert "is not merged now:" in offering.bench.ok("claude_control.py", "status").out
         offering.merge()
         assert offering.status() == "needs_attention"
         assert "check must be text" in offering.notices()[0]["body"]
         assert integrations.due(offering.db, now=2**60) == {}
+
+    @pytest.mark.parametrize("left", ["all of it", "only what git knows", "a folder that git does not know"])
+    def test_what_a_crash_has_left_of_a_scratch_worktree_is_no_hindrance(
+        self, offering: OfferingTeam, left: str
+    ) -> None:
+        place = scratch.place(offering.bench.home, offering.id)
+        if left == "a folder that git does not know":
+            place.mkdir(parents=True)
+            (place / "file.txt").write_text("x\n")
+        else:
+            offering.git("worktree", "add", "-q", "--detach", str(place))
+            offering.git("worktree", "lock", str(place))
+        if left == "only what git knows":
+            shutil.rmtree(place)
+        offering.work("developer", a_txt="a\n")
+        offering.merge()
+        assert offering.states() == {"developer": "merged"}
+        assert str(place) not in offering.git("worktree", "list")
 
     def test_a_new_offer_lets_it_begin_anew(self, offering: OfferingTeam) -> None:
         offering.work("developer", a_txt="a\n")
