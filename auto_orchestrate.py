@@ -12,7 +12,7 @@ from __future__ import annotations
 import click
 
 from lib import batching, cli, config, demo, host, researching, starting
-from lib.models import BUDGET_MINUTES, PRIORITIES, Program
+from lib.models import BUDGET_MINUTES, PRIORITIES, GitMode, Program
 from lib.teams import PLANS, SIZES
 
 
@@ -52,6 +52,11 @@ from lib.teams import PLANS, SIZES
 @click.option("--plan", type=click.Choice(list(PLANS)), help="Your Claude plan; caps the team.")
 @click.option("--size", type=click.Choice(list(SIZES)), help="How big a team (default: medium).")
 @click.option("--agent", type=click.Choice([str(p) for p in Program]), help="What the agents run (default: claude).")
+@click.option(
+    "--git-mode",
+    type=click.Choice([str(mode) for mode in GitMode]),
+    help="Also push the merged work and open a pull request, or not (default: local; docs/merging.md).",
+)
 @click.option("--resume", is_flag=True, help="Start again what is missing of the project's team.")
 @click.option("--status-only", is_flag=True, help="With --resume: only show; change nothing.")
 @click.option("--dry-run", is_flag=True, help="Show what a launch would do; change nothing.")

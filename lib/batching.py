@@ -63,7 +63,7 @@ def _check_words(request: Request, is_queued: bool) -> None:
 
 _NEW = ("new_project", "force")
 _QUEUE = ("again", "priority", "tags", "budget")
-_TEAM = ("roles", "team_type", "plan", "size", "agent")
+_TEAM = ("roles", "team_type", "plan", "size", "agent", "git_mode")
 
 
 def _refuse(request: Request, names: Sequence[str], why: str) -> None:

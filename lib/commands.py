@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,6 +82,11 @@ def words_of(command: str) -> list[str]:
     if not words:
         raise Usage("the command is empty", hint='for example "pytest -q"')
     return words
+
+
+def find(program: str) -> str | None:
+    """Where the program is that `run` would start; None when it is not installed."""
+    return shutil.which(program, path=_environment(os.environ)["PATH"])
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -84,6 +84,7 @@ class NotifySettings:
 class GitSettings:
     """What is kept in the projects' repositories."""
 
+    deliver: bool = True
     snapshot_days: int = 30
     sync_strategy: str = "ours"
 

@@ -40,6 +40,7 @@ from lib import (
 from lib.config import Settings
 from lib.errands import Errands
 from lib.errors import Busy, NotFound, OrchestratorError, Unavailable
+from lib.merging import integrations
 from lib.models import Agent, AgentState, MessageStatus, Priority, Process
 from lib.queue import draining
 from lib.tmux import Tmux
@@ -241,6 +242,15 @@ def _due_ping(beat: Beat) -> int | None:
     return beat.now
 
 
+def merge_candidates(beat: Beat) -> None:
+    """Have what teams have offered merged, and what is complete delivered, each team's by an errand of its own."""
+    for team, at in integrations.due(beat.db, now=beat.now).items():
+        if at > beat.now:
+            beat.dues.append(at)
+        else:
+            beat.life.errands.start(integrations.errand(team), "sync_coordinator.py", "merge-run", team, "--quiet")
+
+
 def keep_worktrees(beat: Beat) -> None:
     """Have a snapshot taken of the worktrees of live agents, and old ones pruned, when that is due."""
     life, due = beat.life, safekeeping.next_due(beat.db, now=beat.now)
@@ -277,6 +287,7 @@ STEPS: tuple[Callable[[Beat], None], ...] = (
     deliver_messages,
     keep_teams,
     look_for_stuck,
+    merge_candidates,
     drain_queue,
     keep_worktrees,
     watch_overlaps,

@@ -40,7 +40,15 @@ def _sentence(db: sqlite3.Connection, event: Event) -> str | None:
             return f"{role} and {data.get('other')} overlap in {_files(data.get('files'))}"
         case "overlap.cleared":
             return f"{role} and {data.get('other')} do not overlap any more"
-        case "radar.off":
+        case "candidate.merged":
+            return f"{role}'s work is merged: {str(data.get('commit'))[:7]}"
+        case "candidate.conflict" | "candidate.red":
+            return f"{role}'s work went back: {data.get('reason')}"
+        case "integration.delivered":
+            return f"the work is delivered to {data.get('branch')} as {str(data.get('commit'))[:7]} ({data.get('tag')})"
+        case "integration.kept_back":
+            return f"the work is not delivered: {data.get('reason')}"
+        case "integration.not_shared" | "merging.failed" | "radar.off":
             return str(data.get("reason"))
         case "hook.StopFailure":
             return f"{role}'s turn failed: {data.get('details')}"

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from lib import repository
-from lib.errors import OrchestratorError, Unavailable
+from lib.errors import Busy, OrchestratorError, Unavailable
 from lib.repository import Objects
 
 #: Whatever a user has set: no key is asked for, nothing is stashed, and only what was said is merged.
@@ -276,6 +276,29 @@ def head(checkout: Path) -> str:
 
 
 # -- between two lines of work --
+
+
+def move(project: Path, ref: str, commit: str, *, before: str | None, why: str) -> None:
+    """Move a ref from where it was found, None for a new one. Raises `Busy` when it is somewhere else by now."""
+    expected = before or "0" * len(commit)
+    done = repository.run(project, "update-ref", "-m", why, ref, commit, expected, hooks=False)
+    if done.returncode:
+        found = repository.run(project, "rev-parse", "--quiet", "--verify", ref)
+        if found.stdout.strip() != (before or ""):
+            raise Busy(f"{ref} of {project} has moved meanwhile", hint="look: git log --oneline " + ref)
+        raise repository.failed(project, done)
+
+
+def tree(project: Path, commit: str) -> str:
+    """The tree of a commit: the same for the same files."""
+    return repository.ask(project, "rev-parse", "--verify", f"{commit}^{{tree}}").strip()
+
+
+def last_change(project: Path, path: str, *, since: str | None, until: str) -> str | None:
+    """The last commit on the way from `since` to `until` that changed a path; None when none did."""
+    span = [until, *([f"^{since}"] if since else [])]
+    words = ("log", "--no-merges", "--no-show-signature", "--max-count=1", "--format=%H", *span, "--", path)
+    return repository.ask(project, *words, environment={"GIT_LITERAL_PATHSPECS": "1"}).strip() or None
 
 
 def contains(project: Path, one: str, commit: str) -> bool:

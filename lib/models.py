@@ -98,6 +98,33 @@ class NoticeStatus(StrEnum):
     DROPPED = "dropped"
 
 
+class CandidateStatus(StrEnum):
+    """Of a commit that an agent has offered; `conflict` and `red` went back to it."""
+
+    QUEUED = "queued"
+    MERGING = "merging"
+    MERGED = "merged"
+    CONFLICT = "conflict"
+    RED = "red"
+    SUPERSEDED = "superseded"
+    WITHDRAWN = "withdrawn"
+
+
+#: Statuses of a candidate that is still to be merged.
+OFFERED = (CandidateStatus.QUEUED, CandidateStatus.MERGING)
+#: Statuses of a candidate that its author has to do something about.
+WENT_BACK = (CandidateStatus.CONFLICT, CandidateStatus.RED)
+
+
+class DeliveryStatus(StrEnum):
+    """Of a team's work on its way to the starting branch; `kept_back` is a person's to decide."""
+
+    NOT_YET = "not_yet"
+    DUE = "due"
+    DELIVERED = "delivered"
+    KEPT_BACK = "kept_back"
+
+
 #: What an entry's priority may be, and its budget in minutes.
 PRIORITIES = (-1000, 1000)
 BUDGET_MINUTES = (1, 1_000_000)
@@ -293,7 +320,8 @@ class QueueEntry:
     """A spec that waits to become an orchestration. Times are UTC milliseconds.
 
     `spec_text` is what was there when it was added: the file may change or go meanwhile. `options` are those of a
-    launch (roles, team_type, size, plan, agent). `failures` counts since it was added or last retried by hand.
+    launch (roles, team_type, size, plan, agent, git_mode). `failures` counts since it was added or last retried by
+    hand.
     """
 
     id: int
@@ -349,6 +377,46 @@ class Notice:
     reason: str | None
     queued_at: int
     sent_at: int | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A commit that an agent has offered to be brought together with the others' work. Times are UTC milliseconds.
+
+    `tries` counts the conflicts of its agent since something of it was last merged. `log` is the end of what a red
+    check has printed.
+    """
+
+    id: int
+    orchestration_id: str
+    agent_id: int
+    head: str
+    status: CandidateStatus
+    tries: int
+    reason: str | None
+    log: str | None
+    offered_at: int
+    settled_at: int | None
+
+
+@dataclass(frozen=True)
+class Integration:
+    """How bringing a team's work together goes. Times are UTC milliseconds.
+
+    `failures` counts how often the errand has begun since it last came to its end. `wanted` and `before` are where
+    the starting branch is moved to and from, recorded before it is moved; `outcome` says in words what came of it.
+    """
+
+    orchestration_id: str
+    failures: int
+    not_before: int
+    trouble: str | None
+    delivery: DeliveryStatus
+    wanted: str | None
+    before: str | None
+    tag: str | None
+    outcome: str | None
+    pull_request: str | None
 
 
 @dataclass(frozen=True)

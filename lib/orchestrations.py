@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lib import authorizations, checkins, messages, notices
 from lib.errors import Busy, NotFound, OrchestratorError
+from lib.merging import candidates
 from lib.models import LIVE, Agent, GitMode, Orchestration, OrchestrationStatus, Program
 from lib.store import record, writing
 
@@ -160,6 +161,8 @@ def set_status(
         if status in ENDED:
             checkins.cancel_all(db, orchestration_id)
             authorizations.expire_all(db, orchestration_id, now=now)
+            if status is not OrchestrationStatus.COMPLETED:  # what a team that is done has offered is merged
+                candidates.withdraw_all(db, orchestration_id, f"the orchestration is {status}", now=now)
             messages.cancel_pending(db, orchestration_id, f"the orchestration is {status}")
         record(db, f"orchestration.{status}", now=now, orchestration=orchestration_id, outcome=outcome)
         _tell_person(db, get(db, orchestration_id), now)

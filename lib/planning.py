@@ -111,6 +111,8 @@ def decide(
     check_names(project, spec_path.resolve())
     spec = spec or read_spec(spec_path)
     team = choose_team(stage.settings, spec.text, roles=roles, team_type=team_type, size=size, team_plan=team_plan)
+    if "integration" in team.roles:
+        raise OrchestratorError("no role can be called integration: its branch is where all work is brought together")
     if found := orchestrations.live_in(db, project):
         raise orchestrations.already_running(found, project)
     named_locks.check_free(stage.home, project)

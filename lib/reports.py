@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from lib import agents, cleaning, commands, dependencies, messages, orchestrations, templates, worktrees
 from lib.commands import Ran
 from lib.errors import OrchestratorError, Usage
+from lib.merging import candidates, integrations
 from lib.models import Agent, Message, MessageKind, Orchestration, OrchestrationStatus
 from lib.store import events, record, writing
 from lib.teams import ORCHESTRATOR
@@ -42,7 +43,8 @@ def complete(
 ) -> Report:
     """Record that an agent's part is done, tell the orchestrator, and tell once each role that waited for it.
 
-    The Orchestrator's own report ends the orchestration, and is told to nobody. `caller` is the agent that reports,
+    The commit is offered to the merge hub. The Orchestrator's own report ends the orchestration, and is told to nobody;
+    then all that was offered is delivered. `caller` is the agent that reports,
     None a person. `check` is a command line (no shell) that has to succeed in the agent's worktree. Raises
     `OrchestratorError` for another's role, an ended orchestration, no commit since the start, or a failed check.
     """
@@ -73,9 +75,11 @@ def complete(
             return same
         message = _tell_orchestrator(db, agent, summary, work, shown, sender, now)
         _record(db, agent, summary, work, shown, message, now)
+        candidates.offer(db, agent, work.head, now=now)
         if agent.role == ORCHESTRATOR:
             outcome = f"{summary} (commit {work.head[:12]} on {work.branch})"
             orchestrations.set_status(db, found.id, OrchestrationStatus.COMPLETED, now=now, outcome=outcome)
+            integrations.want_delivery(db, found.id, now=now)
         notices = dependencies.resolve(db, agent, now=now)
     return Report(work.head, shown, message, tuple(notices), is_new=True)
 

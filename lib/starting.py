@@ -9,7 +9,7 @@ from pathlib import Path
 from lib import config, daemon, host, launch, orchestrations, planning, progress, specs, status, store, worktrees
 from lib.cli import Output
 from lib.errors import NotFound, Usage
-from lib.models import Orchestration, Program
+from lib.models import GitMode, Orchestration, Program
 from lib.tmux import Tmux
 
 
@@ -24,6 +24,7 @@ class Request:
     plan: str | None = None
     size: str | None = None
     agent: str | None = None
+    git_mode: str | None = None
     new_project: bool = False
     force: bool = False
     batch: bool = False
@@ -92,6 +93,7 @@ def launch_spec(
         team_type=request.team_type,
         size=request.size,
         team_plan=request.plan,
+        git_mode=GitMode(request.git_mode) if request.git_mode else None,
     )
     if request.dry_run:
         output.answer(_plan_text(decided), _plan_data(decided))
@@ -177,6 +179,7 @@ def _plan_text(decided: planning.Plan) -> str:
         f"  team     {decided.team.reason}",
     ]
     lines += [f"    {new.window:>2} {new.role:20} {new.worktree}  {new.branch}" for new in decided.agents]
+    lines.append(f"  merged   to {found.integration_branch} ({found.git_mode})")
     return "\n".join([*lines, "nothing was changed"])
 
 
@@ -190,6 +193,8 @@ def _plan_data(decided: planning.Plan) -> dict[str, object]:
         "program": found.program,
         "starting_branch": found.starting_branch,
         "starting_commit": found.starting_commit,
+        "integration_branch": found.integration_branch,
+        "git_mode": found.git_mode,
         "reason": decided.team.reason,
         "agents": [vars(new) for new in decided.agents],
     }

@@ -6,15 +6,27 @@ import sqlite3
 from dataclasses import asdict, dataclass
 
 from lib import agents, dependencies, messages, orchestrations, reports
-from lib.models import AgentState, Orchestration, Program
+from lib.merging import candidates, integrations
+from lib.models import AgentState, CandidateStatus, DeliveryStatus, Orchestration, Program
 
 #: How long an orchestration that has ended is still shown.
 SHOWN_AFTER_END_MS = 24 * 3600 * 1000
 
+#: What a person is told of a candidate beside its agent.
+_CANDIDATES: dict[str | None, str] = {
+    CandidateStatus.QUEUED: "waits to be merged",
+    CandidateStatus.MERGING: "is being merged",
+    CandidateStatus.CONFLICT: "went back: conflict",
+    CandidateStatus.RED: "went back: the check is red",
+}
+
 
 @dataclass(frozen=True)
 class AgentStatus:
-    """One agent now. `waiting` counts the messages that have not arrived; `seen_at` is its last hook (UTC ms)."""
+    """One agent now. `waiting` counts the messages that have not arrived; `seen_at` is its last hook (UTC ms).
+
+    `candidate` is what became of the commit that it has offered last, None before it has offered one.
+    """
 
     target: str
     role: str
@@ -23,6 +35,7 @@ class AgentStatus:
     waiting: int
     reported: bool
     waits_for: tuple[str, ...]
+    candidate: str | None
     seen_at: int | None
     worktree: str
     branch: str
@@ -44,6 +57,10 @@ class OrchestrationStatus:
     status: str
     outcome: str | None
     starting_branch: str | None
+    integration_branch: str
+    delivery: str
+    delivery_outcome: str | None
+    merge_trouble: str | None
     created_at: int
     updated_at: int
     agents: tuple[AgentStatus, ...]
@@ -77,9 +94,16 @@ def _team_text(one: OrchestrationStatus, now: int) -> str:
     lines = [f"{one.session}: {one.status}{label}  {one.title}", f"  project {one.project}"]
     if one.outcome:
         lines.append(f"  outcome {one.outcome}")
+    if one.delivery_outcome:
+        lines.append(f"  work    {one.delivery_outcome}")
+    elif one.merge_trouble:
+        lines.append(f"  work    is not merged now: {one.merge_trouble}")
+    elif one.delivery == DeliveryStatus.DUE:
+        lines.append("  work    on its way to the starting branch")
     for agent in one.agents:
         notes = [f"{agent.waiting} waiting"] if agent.waiting else []
         notes += ["reported done"] if agent.reported else []
+        notes += [_CANDIDATES[agent.candidate]] if agent.candidate in _CANDIDATES else []
         notes += [f"waits for {', '.join(agent.waits_for)}"] if agent.waits_for else []
         seen = f"heard from {ago(now - agent.seen_at)} ago" if agent.seen_at else "not heard from yet"
         lines.append(f"  {agent.window:>2} {agent.role:20} {agent.state:9} {', '.join([seen, *notes])}")
@@ -103,6 +127,7 @@ def ago(milliseconds: int) -> str:
 def _orchestration(db: sqlite3.Connection, found: Orchestration) -> OrchestrationStatus:
     reported = reports.reported_roles(db, found.id)
     waits = dependencies.of_orchestration(db, found.id)
+    offered, state = candidates.last_of_each(db, found.id), integrations.of(db, found.id)
     team = []
     for agent in agents.of_orchestration(db, found.id):
         team.append(
@@ -114,6 +139,7 @@ def _orchestration(db: sqlite3.Connection, found: Orchestration) -> Orchestratio
                 waiting=messages.count_pending(db, agent.id),
                 reported=agent.role in reported,
                 waits_for=dependencies.awaited(waits, agent.role),
+                candidate=offered[agent.id].status if agent.id in offered else None,
                 seen_at=agent.last_hook_at,
                 worktree=str(agent.worktree),
                 branch=agent.branch,
@@ -132,6 +158,10 @@ def _orchestration(db: sqlite3.Connection, found: Orchestration) -> Orchestratio
         status=found.status,
         outcome=found.outcome,
         starting_branch=found.starting_branch,
+        integration_branch=found.integration_branch,
+        delivery=state.delivery if state else DeliveryStatus.NOT_YET,
+        delivery_outcome=state.outcome if state else None,
+        merge_trouble=state.trouble if state else None,
         created_at=found.created_at,
         updated_at=found.updated_at,
         agents=tuple(team),

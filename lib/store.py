@@ -313,6 +313,38 @@ CREATE TABLE radar (
 ) STRICT;
 INSERT INTO radar (id) VALUES (1);
 
+CREATE TABLE candidates ( -- commits that agents have offered to the merge hub
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    orchestration_id TEXT NOT NULL REFERENCES orchestrations (id),
+    agent_id INTEGER NOT NULL REFERENCES agents (id),
+    head TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN
+        ('queued', 'merging', 'merged', 'conflict', 'red', 'superseded', 'withdrawn')),
+    tries INTEGER NOT NULL, -- conflicts of its agent since it was last merged
+    reason TEXT,
+    log TEXT,
+    offered_at INTEGER NOT NULL,
+    settled_at INTEGER,
+    CHECK ((settled_at IS NULL) = (status IN ('queued', 'merging')))
+) STRICT;
+CREATE UNIQUE INDEX one_open_candidate ON candidates (agent_id) WHERE status IN ('queued', 'merging');
+CREATE INDEX open_candidates ON candidates (orchestration_id, id) WHERE status IN ('queued', 'merging');
+CREATE INDEX candidates_of_agent ON candidates (agent_id, id);
+
+CREATE TABLE integrations ( -- of each team that has offered something
+    orchestration_id TEXT PRIMARY KEY REFERENCES orchestrations (id),
+    failures INTEGER NOT NULL DEFAULT 0, -- of the errand, since it last came to its end
+    not_before INTEGER NOT NULL,
+    trouble TEXT, -- why it did not come to its end
+    delivery TEXT NOT NULL CHECK (delivery IN ('not_yet', 'due', 'delivered', 'kept_back')),
+    wanted TEXT, -- where the starting branch is moved to, and from
+    before TEXT,
+    tag TEXT,
+    outcome TEXT,
+    pull_request TEXT
+) STRICT;
+CREATE INDEX unfinished_integrations ON integrations (orchestration_id) WHERE delivery = 'due' OR failures > 0;
+
 CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL,

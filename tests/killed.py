@@ -1,7 +1,7 @@
 """A part of the daemon that kills itself before a chosen write: `python -m tests.killed PART NUMBER`.
 
-Every statement that changes the store counts, and every commit, over all connections of the process. The
-process ends with exit code 0 when it has come to its end before the chosen one.
+Every statement that changes the store counts, and every commit, over all connections of the process; of the merge hub
+also what it has git change. The process ends with exit code 0 when it has come to its end before the chosen one.
 """
 
 from __future__ import annotations
@@ -15,23 +15,33 @@ from pathlib import Path
 
 from lib import cli, config, daemon, host, launch, noticing, planning, store
 from lib.errands import Errands
+from lib.merging import hub
 from lib.queue import draining
 from lib.tmux import Tmux
 
+#: What the merge hub has git change.
+_ACTS = frozenset(("worktree", "merge", "commit", "reset", "checkout", "update-ref", "push"))
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|COMMIT)\b", re.IGNORECASE)
 
 
-def kill_before(number: int) -> None:
+def kill_before(number: int, *, is_with_git: bool = False) -> None:
     """Have this process end, as by a power cut, right before the write of this number."""
     count = 0
     connect = store.connect
 
-    def look(statement: str) -> None:
+    def step() -> None:
         nonlocal count
+        count += 1
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def look(statement: str) -> None:
         if _WRITES.match(statement):
-            count += 1
-            if count == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+            step()
+
+    def look_at_git(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "subprocess.Popen" and isinstance(arguments[1], list) and _ACTS & set(arguments[1]):
+            step()
 
     def watched(home: Path, *, read_only: bool = False) -> sqlite3.Connection:
         db = connect(home, read_only=read_only)
@@ -39,6 +49,8 @@ def kill_before(number: int) -> None:
         return db
 
     store.connect = watched
+    if is_with_git:
+        sys.addaudithook(look_at_git)
 
 
 def beat(home: Path, now: int) -> None:
@@ -50,12 +62,14 @@ def beat(home: Path, now: int) -> None:
 def main(part: str, number: str, more: str = "") -> None:
     home = config.state_home()
     store.connect(home).close()  # its making is not what is tested
-    kill_before(int(number))
+    kill_before(int(number), is_with_git=part == "merge")
     if part == "beat":
         beat(home, int(more) if more else host.now_ms())
     elif part == "resume":
         stage = planning.Stage(home, Tmux.from_environment(), config.load())
         launch.resume(store.connect(home), stage, Path(more), progress=lambda role, what: None)
+    elif part == "merge":
+        hub.run(home, more)
     elif part == "notices":
         noticing.send_notices(cli.Output(), home)
     else:

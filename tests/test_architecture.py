@@ -23,7 +23,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("config", "store", "tmux", "worktrees", "claude", "host", "templates", "notify"),
             *("cron", "headless"),
             *("repository", "holdings", "snapshots", "removals", "guards", "standing"),
-            *("merges", "commands"),
+            *("merges", "commands", "remotes"),
         ),
         "judgement": (
             *("specs", "teams", "screens", "framing", "cleaning", "routing", "retries", "stuck", "meanwhile"),
@@ -37,6 +37,8 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("notices", "pings", "errands", "keeping", "named_locks", "news"),
             *("safekeeping", "clearing", "boundaries", "handing_over", "preparing", "provenance"),
             *("radar", "overlaps", "sync_status", "bringing"),
+            *("merging", "merging.candidates", "merging.integrations", "merging.scratch", "merging.checks"),
+            *("merging.hub", "merging.delivering", "merging.sharing"),
             *("queue", "queue.entries", "queue.draining", "queue.evidence", "queue.research", "queue.intake"),
             "new_projects",
         )
@@ -57,8 +59,8 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             ),
             *("batching", "researching"),
             "mcp_server",
-            *("syncing", "syncing.desk", "syncing.snapshots", "syncing.clean", "syncing.together", "syncing.watching"),
-            "sync_board",
+            *("syncing", "syncing.desk", "syncing.snapshots", "syncing.clean", "syncing.merge"),
+            *("syncing.together", "syncing.watching", "sync_board"),
             *(
                 "control",
                 "control.desk",
@@ -104,6 +106,8 @@ OWNERS = {
     "radar": "radar",
     "radar_looks": "radar",
     "overlaps": "overlaps",
+    "candidates": "merging.candidates",
+    "integrations": "merging.integrations",
     "events": "store",
 }
 #: Reading across the fence, with the reason.
@@ -120,6 +124,7 @@ READERS = {
     ("preparing", "agents"): "a lease ends with the orchestration of its agent",
     ("preparing", "orchestrations"): "a lease ends with the orchestration of its agent",
     ("reports", "agents"): "a report is counted by its role",
+    ("merging.integrations", "candidates"): "for which team something is to be done is one question of every beat",
     ("safekeeping", "agents"): "whose worktree is due is one question of every beat",
     ("safekeeping", "orchestrations"): "whose worktree is due is one question of every beat",
 }

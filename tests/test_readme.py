@@ -18,7 +18,6 @@ SHELLS = ("", "bash", "sh", "shell", "console")
 #: What the contract names and no script has yet: a script, or a script with a word of its command line; and why.
 #: A line that parses meanwhile fails its test until its entry is gone.
 NOT_YET = {
-    "auto_orchestrate.py --git-mode": "only local worktrees exist; the word for it comes with git",
     "claude_control.py report": "a view for people, with the other views",
     "claude_control.py monitor": "a view for people, with the other views",
     "monitoring_dashboard.py": "the web dashboard",

@@ -103,6 +103,7 @@ def report(
         check=check,
         check_seconds=check_seconds,
     )
+    host.wake(desk.home)  # the merge hub has something to do
     said = [f"{'recorded' if made.is_new else 'recorded before'}: {agent.role} is done with commit {made.commit[:12]}"]
     if made.check:
         said.append(f"the check `{made.check.command}` succeeded")
@@ -110,6 +111,7 @@ def report(
         _bring(desk, output, made.message)
         said.append(f"reported to {agents.get(desk.db, made.message.agent_id).target}")
     else:
+        ensure_scheduler(output, desk)  # somebody has to deliver the work
         found = orchestrations.of_agent(desk.db, agent)
         said.append(f"the orchestration {found.session} is {found.status}")
     told = [agents.get(desk.db, notice.agent_id).role for notice in made.notices]

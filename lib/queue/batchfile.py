@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lib.errors import OrchestratorError, together
-from lib.models import BUDGET_MINUTES, PRIORITIES, Program
+from lib.models import BUDGET_MINUTES, PRIORITIES, GitMode, Program
 from lib.teams import PLANS, SIZES
 
 
@@ -16,8 +16,8 @@ from lib.teams import PLANS, SIZES
 class Wanted:
     """What a person wants queued, in their own words. `spec` may be a file, a folder or a pattern.
 
-    `options` are those of a launch: roles, team_type, size, plan, agent; only those that were named. `number` is its
-    place in a batch file, None on a command line.
+    `options` are those of a launch: roles, team_type, size, plan, agent, git_mode; only those that were named. `number`
+    is its place in a batch file, None on a command line.
     """
 
     spec: str
@@ -40,12 +40,16 @@ _KINDS = {
     "team_type": "text",
     "roles": "a list of roles",
     "agent": f"one of {', '.join(Program)}",
+    "git_mode": f"one of {', '.join(GitMode)}",
     "tags": "a list of texts",
     "priority": f"a whole number from {PRIORITIES[0]} to {PRIORITIES[1]}",
     "budget_minutes": f"a whole number from {BUDGET_MINUTES[0]} to {BUDGET_MINUTES[1]}",
 }
-_OPTIONS = ("roles", "team_type", "size", "plan", "agent")
-_CHOICES: Mapping[str, tuple[str, ...]] = {"plan": tuple(PLANS), "size": tuple(SIZES), "agent": tuple(Program)}
+_OPTIONS = ("roles", "team_type", "size", "plan", "agent", "git_mode")
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    **{"plan": tuple(PLANS), "size": tuple(SIZES)},
+    **{"agent": tuple(Program), "git_mode": tuple(GitMode)},
+}
 _RANGES = {"priority": PRIORITIES, "budget_minutes": BUDGET_MINUTES}
 
 

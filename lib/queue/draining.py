@@ -10,11 +10,13 @@ from lib import agents, config, errands, host, launch, orchestrations, planning,
 from lib.config import Settings
 from lib.errands import Errands
 from lib.errors import Busy, OrchestratorError, Unavailable
+from lib.merging import integrations
 from lib.models import (
     AgentState,
     Attempt,
     AttemptOutcome,
     EntryStatus,
+    GitMode,
     Orchestration,
     OrchestrationStatus,
     Program,
@@ -58,7 +60,8 @@ def _settle(db: sqlite3.Connection, tmux: Tmux, home: Path, attempt: Attempt, se
     if attempt.orchestration_id is None:
         return
     found = orchestrations.get(db, attempt.orchestration_id)
-    if found.status in orchestrations.ENDED:
+    # What comes next in the same project starts from what this one delivers.
+    if found.status in orchestrations.ENDED and not integrations.is_delivering(db, found.id):
         if found.status is OrchestrationStatus.FAILED:  # its screens are the best witnesses, and go with its windows
             evidence.keep_screens(db, tmux, home, attempt)
         entries.settle(db, attempt, found, settings.queue, now=now)
@@ -173,6 +176,7 @@ def _decide(db: sqlite3.Connection, stage: planning.Stage, entry: QueueEntry, at
         team_type=_text(options.get("team_type")),
         size=_text(options.get("size")),
         team_plan=_text(options.get("plan")),
+        git_mode=GitMode(str(options["git_mode"])) if options.get("git_mode") else None,
     )
     given = dataclasses.replace(decided.orchestration, unattended=True, spec_text=_spec_text(entry, attempt))
     return dataclasses.replace(decided, orchestration=given)

@@ -35,7 +35,7 @@ MOST_LAUNCHES = 5
 
 @dataclass(frozen=True)
 class NewEntry:
-    """A spec to be queued. `options` are those of a launch: roles, team_type, size, plan, agent."""
+    """A spec to be queued. `options` are those of a launch: roles, team_type, size, plan, agent, git_mode."""
 
     spec_path: Path
     spec_text: str

@@ -7,6 +7,7 @@ from lib import cli
 
 @cli.group(
     examples="""
+    sync_coordinator.py merge webapp-impl --dry-run
     sync_coordinator.py snapshots webapp-impl
     sync_coordinator.py restore developer/20300131T080000Z
     sync_coordinator.py clean
@@ -16,6 +17,6 @@ def main() -> None:
     """Keep what worktrees hold, and bring it together."""
 
 
-from lib.syncing import clean, snapshots, together, watching  # noqa: E402 - the verbs register themselves with `main`
+from lib.syncing import clean, merge, snapshots, together, watching  # noqa: E402 - the verbs register themselves with `main`
 
-__all__ = ["clean", "main", "snapshots", "together", "watching"]
+__all__ = ["clean", "main", "merge", "snapshots", "together", "watching"]

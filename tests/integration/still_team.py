@@ -39,12 +39,16 @@ class StillTeam:
 
     def control(self, *words: str, role: str | None = None) -> Done:
         """Run claude_control.py in the window of a role; without one as a person."""
+        return self.door("claude_control.py", *words, role=role)
+
+    def door(self, name: str, *words: str, role: str | None = None) -> Done:
+        """Run a door in the window of a role; without one as a person."""
         kept = dict(self.bench.environment)
         if role:
             server = self.bench.tmux.run("display-message", "-p", "#{socket_path}").strip()
             self.bench.environment |= {"TMUX": f"{server},1,0", "TMUX_PANE": self.agent(role).pane_id or ""}
         try:
-            return self.bench.door("claude_control.py", *words)
+            return self.bench.door(name, *words)
         finally:
             self.bench.environment.clear()
             self.bench.environment.update(kept)

@@ -232,7 +232,7 @@ class TestAProjectWhoseName:
         assert agent["worktree"] == str(bench.folder / f"{name}-tmux-worktrees" / "orchestrator")
         assert Path(f"/proc/{agent['pid']}/cwd").readlink() == Path(agent["worktree"])
         wait_for(lambda: [status for _, status in teams(bench)] == ["completed"], "the end of the work")
-        assert "rehearsal:" in git(Path(agent["worktree"]), "log", "--format=%s", "main..HEAD")
+        assert "rehearsal:" in git(Path(agent["worktree"]), "log", "--format=%s", "HEAD")
         assert not list(bench.folder.rglob("PWNED"))
         bench.ok("claude_control.py", "stop", teams(bench)[0][0])
 
@@ -259,11 +259,13 @@ class TestACheckout:
 
         launch(bench, project)
         wait_for(lambda: teams(bench) == [("webapp-impl", "completed")], "the end of the work")
+        wait_for(lambda: bench.rows("SELECT 1 FROM integrations WHERE delivery = 'kept_back'"), "its delivery")
         bench.ok("claude_control.py", "stop", "webapp-impl")
 
         assert (own(project), [git(project, *look) for look in looks]) == before
         more = [line for line in git(project, "for-each-ref").splitlines() if line not in refs]
-        assert [line.split()[2].split("/")[2] for line in more] == ["orchestration", "snapshots"]
+        # The branch of its one agent, the integration, and a snapshot.
+        assert [line.split()[2].split("/")[2] for line in more] == ["orchestration", "orchestration", "snapshots"]
         assert [line for line in refs if line not in git(project, "for-each-ref").splitlines()] == []
         assert config.read_text().startswith(written)
 

@@ -12,6 +12,7 @@ import pytest
 from lib import agents, daemon, host, orchestrations, reports, store, templates
 from lib.config import Settings
 from lib.errands import Errands
+from lib.merging import hub
 from lib.models import Orchestration, Program
 from lib.queue import draining, entries
 from tests.conftest import Bench, commit_all, wait_for
@@ -29,6 +30,9 @@ class InTurn(Errands):
     """Errands that are run at once and by the same clock."""
 
     def start(self, name: str, door: str, *arguments: str) -> bool:
+        if arguments[0] == "merge-run":
+            hub.run(self.home, arguments[1])
+            return True
         if door == "sync_coordinator.py":
             return True  # snapshots have tests of their own
         assert arguments[0] == "--queue-run", "nothing of a day has to be mended"
@@ -146,5 +150,5 @@ def test_five_agents_and_three_specs_for_a_day(day: Day) -> None:
         text=True,
         check=True,
     ).stdout
-    assert len(branches.splitlines()) == len(ROLES)
+    assert len(branches.splitlines()) == len(ROLES) + 1, "one for each role, and the integration"
     db.close()

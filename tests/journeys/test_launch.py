@@ -18,7 +18,7 @@ class TestFullOrchestration:
     def test_a_team_works_a_spec_to_its_completion(self, bench: Bench) -> None:
         project = bench.project()
         (project / "notes.txt").write_text("not committed yet")
-        before = git(project, "status", "--porcelain")
+        before, start = git(project, "status", "--porcelain"), git(project, "rev-parse", "HEAD").strip()
 
         done = bench.ok("auto_orchestrate.py", "--project", str(project), "--spec", str(project / "spec.md"), *THREE)
 
@@ -38,12 +38,11 @@ class TestFullOrchestration:
         )
         briefings = bench.rows("SELECT status, attempts FROM messages WHERE kind = 'briefing'")
         assert briefings == [{"status": "acknowledged", "attempts": 1}] * 3
-        # The work is on the team's own branches; the user's checkout is as it was.
-        head = git(Path(team[0]["worktree"]), "log", "--format=%s", "main..HEAD")
+        # What the user has not committed is as it was; how the work comes to main is told by test_merging.py.
+        head = git(Path(team[0]["worktree"]), "log", "--format=%s", f"{start}..HEAD")
         assert "rehearsal:" in head
         assert git(project, "status", "--porcelain") == before
         assert git(project, "rev-parse", "--abbrev-ref", "HEAD").strip() == "main"
-        assert git(project, "log", "--oneline", "main").count("\n") == 1
 
     def test_every_agent_has_one_recurring_check_in(self, bench: Bench) -> None:
         project = bench.project()

@@ -89,6 +89,13 @@ VALUES: dict[str, object] = {
     "side": "the lines of the agent's branch",
     "snapshot": "developer/20300131T080000Z",
     "head": "0123456789",
+    "commit": "0123456789abcdef0123456789abcdef01234567",
+    "integration": "orchestration/a1b2c3-authentication-system-v2/integration",
+    "why": "`pytest -q` left with 1",
+    "command": "pytest -q",
+    "log": "1 failed",
+    "merge_base": "0123456789abcdef0123456789abcdef01234567",
+    "paths": (("src/login.py", "tester in 0123456789ab"),),
 }
 
 
