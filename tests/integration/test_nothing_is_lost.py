@@ -20,8 +20,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from lib import guards, removals, snapshots, worktrees
+from lib import agents, guards, orchestrations, removals, snapshots, store, worktrees
 from lib.guards import Rules
+from lib.merging import candidates, hub, integrations
+from lib.models import DeliveryStatus, OrchestrationStatus
+from tests.agents import an_orchestration
 
 ID = "a1b2c3"
 TEAM = f"orchestration/{ID}-spec"
@@ -67,14 +70,26 @@ class Agents(RuleBasedStateMachine):
         (self.project / "shared.txt").write_text("start\n")
         self.git(self.project, "add -A && git commit -q -m Start && git tag v1 && git branch precious")
         self.start = self.git(self.project, "rev-parse HEAD")
-        # The user is in the middle of something.
+        # The user is in the middle of something, on a branch of their own.
+        self.git(self.project, "checkout -q -b topic")
         (self.project / "shared.txt").write_text("the user's draft\n")
         (self.project / "staged.txt").write_text("staged\n")
         self.git(self.project, "add staged.txt")
         (self.project / "untracked.txt").write_text("untracked\n")
         self.users = self.look_at_the_users()
+        self.main = self.start
+        self.record_the_team()
         for one in ROLES:
             self.resume(one)
+
+    def record_the_team(self) -> None:
+        self.db = store.connect(self.home)
+        found = an_orchestration(id=ID, project=self.project, branches=TEAM, starting_commit=self.start)
+        with store.writing(self.db):
+            orchestrations.add(self.db, found)
+            for window, one in enumerate(ROLES):
+                new = agents.NewAgent(one, window, self.worktree(one), f"{TEAM}/{one}", f"conversation-{one}")
+                agents.add(self.db, found, new)
 
     def teardown(self) -> None:
         if not hasattr(self, "folder"):
@@ -85,6 +100,7 @@ class Agents(RuleBasedStateMachine):
         self.git(self.project, "reflog expire --expire=now --all && git gc -q --prune=now")
         for thing in self.commits | self.blobs:
             assert self.git(self.project, f"cat-file -t {thing}") in ("commit", "blob"), f"{thing} is lost"
+        self.db.close()
         self._folder.cleanup()
 
     # -- hands --
@@ -112,7 +128,7 @@ class Agents(RuleBasedStateMachine):
         files = {
             path.name: path.read_bytes() for path in self.project.iterdir() if path.is_file() and path.name != ".git"
         }
-        refs = self.git(self.project, "for-each-ref refs/heads/main refs/heads/precious refs/tags")
+        refs = self.git(self.project, "for-each-ref refs/heads/topic refs/heads/precious refs/tags/v1")
         return files, self.git(self.project, "ls-files -s"), self.git(self.project, "symbolic-ref HEAD"), refs
 
     # -- what agents do --
@@ -189,7 +205,34 @@ class Agents(RuleBasedStateMachine):
         removals.remove_worktree(self.project, self.worktree(one), force=True)
         self.resume(one)
 
+    @rule(one=role)
+    def offer(self, one: str) -> None:
+        agent = agents.in_role(self.db, ID, one)
+        assert agent
+        head = self.git(self.project, f"rev-parse refs/heads/{TEAM}/{one}")
+        self.commits.add(head)
+        candidates.offer(self.db, agent, head, now=self.now)
+        hub.run(self.home, ID)
+
+    @rule()
+    def complete(self) -> None:
+        """The team is done: its integration is delivered, and nothing else moves the starting branch."""
+        with store.writing(self.db):
+            integrations.want_delivery(self.db, ID, now=self.now)
+            self.db.execute("UPDATE orchestrations SET status = 'completed' WHERE id = ?", (ID,))
+        hub.run(self.home, ID)
+        found = integrations.of(self.db, ID)
+        if found and found.delivery is DeliveryStatus.DELIVERED:
+            self.main = self.git(self.project, f"rev-parse refs/heads/{TEAM}/integration")
+        self.db.execute("UPDATE orchestrations SET status = ? WHERE id = ?", (OrchestrationStatus.RUNNING, ID))
+        self.db.execute("UPDATE integrations SET delivery = 'not_yet'")  # so that it may complete once more
+
     # -- what always holds --
+
+    @invariant()
+    def the_starting_branch_moves_by_delivery_only(self) -> None:
+        if hasattr(self, "main"):
+            assert self.git(self.project, "rev-parse refs/heads/main") == self.main
 
     @invariant()
     def the_users_checkout_and_branches_are_as_they_were(self) -> None:
@@ -198,7 +241,9 @@ class Agents(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(3600)
-def test_nothing_is_lost(is_long: bool) -> None:
+def test_nothing_is_lost(is_long: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     how = settings(
         max_examples=200 if is_long else 6,
         stateful_step_count=20,
