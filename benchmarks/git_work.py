@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, ratio
 from benchmarks.idle import AGENTS, fill
 from benchmarks.machine import Machine, rehearsal
 from benchmarks.teams import Counts
@@ -26,15 +26,20 @@ def worktrees(counts: Counts) -> list[Figure]:
         db = machine.db()
         found = orchestrations.live(db)
         looking = Looking()
-        first = [_took(lambda: Looking().board(db, found, now=host.now_ms())) for _ in range(counts.completions)]
-        looking.board(db, found, now=host.now_ms())
-        again = [_took(lambda: looking.board(db, found, now=host.now_ms())) for _ in range(counts.completions)]
+        first, again, bare = [], [], []
+        for _ in range(counts.completions):  # in turns, so that a busy moment hits all
+            bare.append(_took(lambda: [machine.run("git", "-C", str(place), "status", "-s") for place in places]))
+            first.append(_took(lambda: Looking().board(db, found, now=host.now_ms())))
+            looking.board(db, found, now=host.now_ms())
+            again.append(_took(lambda: looking.board(db, found, now=host.now_ms())))
         door = [machine.door("sync_coordinator.py", "status", "--json")[0] * 1000 for _ in range(counts.completions)]
         assert all(one.dirty == DIRTY and one.ahead == 1 for one in looking.board(db, found, now=0).teams[0].agents)
     what = f"{len(places)} worktrees of {FILES} files, {DIRTY} of each not committed"
     return [
+        Figure("`git status` in each of the same, one after the other: the yardstick", "ms", tuple(bare)),
         Figure(f"a first look at {what}", "ms", tuple(first), target=500.0),
         Figure("the same looked at again, as the dashboard does", "ms", tuple(again), target=500.0),
+        ratio("the same, in yardsticks", again, bare),
         Figure("the same by `sync_coordinator.py status`", "ms", tuple(door)),
     ]
 

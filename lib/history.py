@@ -48,6 +48,10 @@ def _sentence(db: sqlite3.Connection, event: Event) -> str | None:
             return f"the work is delivered to {data.get('branch')} as {str(data.get('commit'))[:7]} ({data.get('tag')})"
         case "integration.kept_back":
             return f"the work is not delivered: {data.get('reason')}"
+        case "branch.synced":
+            return f"{data.get('from')} has come into the branch of {role}, with {data.get('commits')} new commits"
+        case "branch.settled":
+            return f"the merge of {role} was settled ({data.get('strategy')}): {_files(data.get('files'))}"
         case "integration.not_shared" | "merging.failed" | "radar.off":
             return str(data.get("reason"))
         case "hook.StopFailure":

@@ -47,11 +47,13 @@ def start(output: Output) -> int:
 
 def _deeds() -> dict[str, str]:
     """What the scheduler does by itself, by the name of each."""
-    days = config.load().git.snapshot_days
+    git, minutes = config.load().git, safekeeping.EVERY_MS // MINUTE_MS
+    end = "and delivers it to the starting branch in the end" if git.deliver else "and delivers nothing (git.deliver)"
     return {
-        "snapshots": f"every {safekeeping.EVERY_MS // MINUTE_MS} minutes of each worktree, kept for {days} days",
+        "snapshots": f"of each worktree every {minutes} minutes, kept for {git.snapshot_days} days",
         "radar": f"every {radar.EVERY_MS // 1000} seconds, tells two agents whose work git could not merge",
         "fast lane": "a commit by one role is told to the role that takes its work on, within seconds",
+        "merge hub": f"checks what roles report as done, brings it together, {end}",
     }
 
 

@@ -346,6 +346,7 @@ class TestAGitThatIsTooOld:
         ground.team.bench.environment["PATH"] = os.environ["PATH"]
         done = ground.team.bench.door("sync_coordinator.py", "radar")
         assert done.code == 5 and "the radar is off" in done.err
+        assert ground.team.bench.ok("sync_coordinator.py", "status").out.splitlines()[-1].startswith("the radar is off")
 
 
 # -- when --

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import bringing, host, merges, messages, orchestrations, snapshots, store
+from lib import bringing, history, host, merges, messages, orchestrations, snapshots, store
 from lib.errors import ExitCode
 from lib.models import Agent
 from tests.conftest import Bench, Done, commit_all, snapshot
@@ -461,6 +461,20 @@ class TestResolve:
         assert done.code == ExitCode.FAILED and "only merges are settled" in done.out
         assert merges.under_way(team.worktree("developer")) == "rebase"
 
+    def test_tells_nobody_whose_team_is_over(self, merging: Team) -> None:
+        merging.still.end()
+        assert self.resolve(merging, "ours").code == 0
+        assert status_of(merging.worktree("tester")) == "" and merging.told("tester") == []
+
+    def test_is_history_in_a_sentence(self, merging: Team) -> None:
+        self.resolve(merging, "ours")
+        for name in ("README", "LICENSE"):
+            merging.advance(name, "by the user\n")
+        merging.sync()
+        said = [history.sentence(merging.still.db, one) for one in store.events(merging.still.db)]
+        assert "the merge of tester was settled (ours): api.py, app.py" in said
+        assert "develop has come into the branch of tester, with 2 new commits" in said
+
     def test_says_when_there_is_nothing(self, team: Team) -> None:
         assert self.resolve(team, "ours").out == "webapp-impl: no merge is under way\n"
 
@@ -472,7 +486,7 @@ class TestStart:
     def test_starts_the_scheduler_and_says_what_it_does(self, bench: Bench) -> None:
         done = bench.ok("sync_coordinator.py", "start")
         assert "started the scheduler (pid" in done.out
-        for deed in ("snapshots", "radar", "fast lane"):
+        for deed in ("snapshots", "radar", "fast lane", "merge hub"):
             assert f"\n  {deed}" in done.out
         again = bench.ok("sync_coordinator.py", "start", "--json").json
         assert again["running"] and again["pid"] == int(done.out.partition("pid ")[2].partition(")")[0])

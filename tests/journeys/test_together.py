@@ -1,4 +1,4 @@
-"""Journey I and the radar: a team of rehearsal agents hears of an overlap and of what has come into its branches."""
+"""Journey J and the radar: a team of rehearsal agents hears of an overlap and of what has come into its branches."""
 
 from __future__ import annotations
 
