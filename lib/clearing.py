@@ -90,6 +90,7 @@ def _clear(db: sqlite3.Connection, found: Orchestration, agent: Agent, *, ignore
         _remove_worktree(db, found, agent, taken, ignored_too=ignored_too, now=now)
     if tip:
         _delete_branch(db, found, agent, taken, tip, now=now)
+    _delete_integration(db, found, now=now)
     return Cleared(remains, taken)
 
 
@@ -113,6 +114,19 @@ def _delete_branch(
         raise Busy(f"{agent.branch} has moved since its snapshot was taken", hint="sync_coordinator.py clean")
     removals.delete_branch(found.project, agent.branch, tip)
     _tell(db, "branch.removed", agent, now, branch=agent.branch, commit=tip, snapshot=taken.snapshot.ref)
+
+
+def _delete_integration(db: sqlite3.Connection, found: Orchestration, *, now: int) -> None:
+    """The integration branch goes with the last of its team's branches, when the starting branch holds it."""
+    branch = found.integration_branch
+    tip = removals.branch_commit(found.project, branch)
+    team = agents.of_orchestration(db, found.id)
+    if tip is None or any(removals.branch_commit(found.project, agent.branch) for agent in team):
+        return
+    if removals.is_in(found.project, tip, _into(found)):
+        removals.delete_branch(found.project, branch, tip)
+        with store.writing(db):
+            store.record(db, "branch.removed", now=now, orchestration=found.id, branch=branch, commit=tip)
 
 
 def _tell(db: sqlite3.Connection, kind: str, agent: Agent, now: int, **data: object) -> None:

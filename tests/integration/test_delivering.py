@@ -127,6 +127,18 @@ class TestDelivered:
         assert "tester (1 commit on " in (offering.state().outcome or "")
         assert "c.txt" not in offering.files("main")
 
+    @pytest.mark.parametrize("is_delivered", [True, False])
+    def test_the_integration_branch_goes_with_what_is_cleared_away(
+        self, offering: OfferingTeam, is_delivered: bool
+    ) -> None:
+        if not is_delivered:
+            changed_files(offering)
+        done(offering)
+        offering.merge()
+        offering.bench.ok("sync_coordinator.py", "clean", "webapp-impl", "--yes")
+        branches = offering.git("branch", "--list", "--format=%(refname:short)", "orchestration/*").split()
+        assert branches == ([] if is_delivered else [offering.integration])
+
     def test_it_is_done_once(self, offering: OfferingTeam) -> None:
         done(offering)
         offering.merge()

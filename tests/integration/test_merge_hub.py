@@ -125,6 +125,22 @@ class TestMerging:
         offering.git("merge-base", "--is-ancestor", mine, offering.integration)
         assert "b.txt" in offering.files()
 
+    def test_an_integration_that_moves_during_the_check_is_not_set_back(self, offering: OfferingTeam) -> None:
+        offering.work("developer", a_txt="a\n")
+        offering.merge()
+        script, once = offering.bench.folder / "check.sh", offering.bench.folder / "once"
+        git = f"git -C {offering.project} {' '.join(PERSON)}"
+        mine = f"$({git} commit-tree -p {offering.integration} -m Mine {offering.integration}^{{tree}})"
+        move = f"{git} update-ref refs/heads/{offering.integration} {mine}"
+        script.write_text(f"test -e {once} || {{ touch {once}; {move}; }}")
+        offering.settings(f"check: sh {script}\n")
+        offering.work("tester", b_txt="b\n")
+        with pytest.raises(Busy, match="has moved meanwhile"):
+            offering.merge()
+        offering.merge()
+        assert offering.states()["tester"] == "merged"
+        assert "Mine" in offering.git("log", "--format=%s", offering.integration).splitlines()
+
 
 class TestRed:
     def test_a_red_candidate_goes_back_with_what_it_printed(self, offering: OfferingTeam) -> None:

@@ -40,3 +40,25 @@ def test_a_teams_work_comes_to_the_branch_that_it_started_from(bench: Bench) -> 
     assert log.read_text().startswith("checked\n")
     assert "work    delivered to main as" in bench.ok("claude_control.py", "status").out
     assert list((bench.home / "merging").iterdir()) == []
+
+
+def test_the_next_spec_of_a_project_starts_from_what_the_one_before_has_delivered(bench: Bench) -> None:
+    config = Path(bench.environment["HOME"]) / ".config" / "tmux-orchestrator" / "config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text("agent: rehearsal\nqueue: {linger_minutes: 0.001}\n")
+    project = bench.project()
+    for name in ("first", "second"):
+        (project / f"{name}.md").write_text(f"# {name}\n")
+    words = ("--spec", str(project / "first.md"), "--spec", str(project / "second.md"), "--roles", "orchestrator")
+
+    bench.ok("auto_orchestrate.py", *words)
+
+    done = "SELECT 1 FROM queue_entries WHERE status = 'succeeded'"
+    wait_for(lambda: len(bench.rows(done)) == 2, "both specs", seconds=90)
+    first, second = bench.rows(
+        "SELECT starting_commit, wanted, tag FROM orchestrations JOIN integrations ON orchestration_id = id"
+        " ORDER BY created_at"
+    )
+    assert second["starting_commit"] == first["wanted"]
+    assert git(project, "rev-parse", "main") == second["wanted"]
+    assert sorted(git(project, "tag").split()) == sorted((first["tag"], second["tag"]))
