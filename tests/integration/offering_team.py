@@ -1,4 +1,4 @@
-"""A team that is recorded, with a worktree for each role and no windows, where the test commits, offers and merges."""
+"""A team that is recorded, with a branch for each role and no windows, where the test commits, offers and merges."""
 
 from __future__ import annotations
 
@@ -44,9 +44,16 @@ class OfferingTeam:
         done = subprocess.run(["git", *words], cwd=at or self.project, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
+    def worktree(self, role: str) -> Path:
+        """The worktree of a role, made when it is first asked for."""
+        agent = self.agent(role)
+        if not agent.worktree.exists():
+            self.git("worktree", "add", "-q", str(agent.worktree), agent.branch)
+        return agent.worktree
+
     def commit(self, role: str, **files: str) -> str:
         """Commit files on a role's branch (`a_txt` is a.txt). Returns the commit."""
-        worktree = self.agent(role).worktree
+        worktree = self.worktree(role)
         for name, text in files.items():
             (worktree / name.replace("_", ".")).write_text(text)
         commit_all(worktree, f"{role}: {', '.join(files)}")
@@ -123,9 +130,10 @@ def make(bench: Bench, name: str = "webapp", **changed: Any) -> OfferingTeam:
         for window, role in enumerate(ROLES):
             worktree = worktrees.folder_of(project) / role
             agents.add(db, new, agents.NewAgent(role, window, worktree, f"{new.branches}/{role}", f"{name}-{role}"))
-    for agent in agents.of_orchestration(db, new.id):
-        worktrees.ensure(project, agent.worktree, agent.branch, start.commit)
-    return OfferingTeam(bench, db, new.id, project)
+    made = OfferingTeam(bench, db, new.id, project)
+    for role in ROLES:
+        made.git("branch", made.agent(role).branch)
+    return made
 
 
 @pytest.fixture

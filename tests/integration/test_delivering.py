@@ -287,7 +287,7 @@ def test_killed_before_any_of_its_steps_it_delivers_once(
         monkeypatch.setenv(name, value)
     number, code = 0, -9
     while code:
-        number += 1 if is_long else 9
+        number += 1 if is_long else 14
         team = make(bench, f"webapp{number}", git_mode=GitMode.LOCAL)
         (team.project / "mine.txt").write_text("mine\n")
         commit_all(team.project, "Mine")  # so that delivery is a merge

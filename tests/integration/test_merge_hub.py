@@ -158,7 +158,7 @@ class TestRed:
         offering.settings(NO_RED_FILES)
         offering.work("developer", red_txt="x\n")
         offering.merge()
-        (offering.agent("developer").worktree / "red.txt").unlink()
+        (offering.worktree("developer") / "red.txt").unlink()
         offering.work("developer", a_txt="a\n")
         offering.merge()
         assert (offering.states(), offering.files()) == ({"developer": "merged"}, {"spec.md", "a.txt"})
@@ -218,7 +218,7 @@ class TestRed:
         commit_all(offering.project, "Tests")
         start = offering.git("rev-parse", "main")
         offering.db.execute("UPDATE orchestrations SET starting_commit = ?", (start,))
-        offering.git("merge", "-q", "main", at=offering.agent("developer").worktree)
+        offering.git("merge", "-q", "main", at=offering.worktree("developer"))
         one = offering.work("developer", red_txt="x\n")
         offering.merge()
         assert offering.states() == {"developer": status}
@@ -248,7 +248,7 @@ class TestConflicts:
         offering.merge()
         offering.work("tester", spec_md="by the tester\n")
         offering.merge()
-        worktree = offering.agent("tester").worktree
+        worktree = offering.worktree("tester")
         with pytest.raises(subprocess.CalledProcessError):
             offering.git(*PERSON, "merge", offering.integration, at=worktree)
         assert offering.git("diff", "--name-only", "--diff-filter=U", at=worktree) == "spec.md"
@@ -382,7 +382,7 @@ def test_killed_before_any_of_its_steps_it_goes_on(
         monkeypatch.setenv(name, value)
     number, code, made = 0, -9, 0
     while code:
-        number += 1 if is_long else 9
+        number += 1 if is_long else 14
         team, made = make(bench, f"webapp{number}"), made + 1
         team.settings(NO_RED_FILES)
         team.work("developer", spec_md="by the developer\n")
