@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lib import agents, claude, framing, host, messages, screens, signals
+from lib import agents, claude, config, framing, governor, holds, host, messages, screens, signals
 from lib.composer import Composer
 from lib.errors import Busy, OrchestratorError, Unavailable
 from lib.models import PENDING, Agent, AgentState, Message, MessageKind, MessageStatus, Priority
@@ -142,6 +142,7 @@ def _deliver_in_order(desk: Desk, agent: Agent, until: int | None, deadline: flo
         if agents.state_of(agent) is AgentState.GONE:
             _give_up(desk, agent)
             return
+        governor.look_at_guest(desk.db, agent, now=host.now_ms(), terms=config.LimitSettings())
     while waiting := messages.pending(desk.db, agent.id):
         message = _next(desk, agent, waiting)
         if message is None:
@@ -170,17 +171,25 @@ def _give_up(desk: Desk, agent: Agent) -> None:
 
 
 def _next(desk: Desk, agent: Agent, waiting: list[Message]) -> Message | None:
-    """The message to bring now: the first, unless the agent's rate holds it back. What was held goes as one digest."""
+    """The message to bring now: the first, unless something holds the agent or its rate. What was held is a digest."""
     first = waiting[0]
-    if first.status is not MessageStatus.QUEUED or not messages.is_under_rate(first):
+    if first.status is not MessageStatus.QUEUED:
         return first
     now = host.now_ms()
+    if hold := holds.of(desk.db, agent):
+        messages.hold_back(desk.db, agent, hold.why, now=now)
+        messages.hold(desk.db, first, hold.why)
+        return None
+    if not messages.is_under_rate(first):
+        return first
     place_at = messages.next_place(desk.db, agent, now=now)
     if place_at is not None:
         when = datetime.fromtimestamp(place_at / 1000).strftime("%H:%M:%S")
         reason = f"{agent.role} gets {agent.messages_per_minute} a minute; the next goes at {when}"
         messages.hold_back(desk.db, agent, reason, now=now)
         return None
+    if any(message.held for message in waiting):  # what has come since then goes along
+        messages.hold_back(desk.db, agent, "goes with those before it", now=now)
     messages.bundle_held(desk.db, agent, now=now)
     return messages.pending(desk.db, agent.id)[0]
 
