@@ -190,8 +190,7 @@ def _says_why_it_waits(beat: Beat, agent: Agent) -> bool:
     waiting = messages.pending(beat.db, agent.id)
     if not waiting or waiting[0].status is not MessageStatus.QUEUED:
         return False  # it stands in the composer: its delivery goes on
-    messages.hold_back(beat.db, agent, hold.why, now=beat.now)
-    messages.hold(beat.db, waiting[0], hold.why)
+    delivery.keep_waiting(beat.db, agent, waiting, hold, now=beat.now)
     return True
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 from lib import agents, claude, config, framing, governor, holds, host, messages, screens, signals
 from lib.composer import Composer
 from lib.errors import Busy, OrchestratorError, Unavailable
-from lib.models import PENDING, Agent, AgentState, Message, MessageKind, MessageStatus, Priority
+from lib.models import PENDING, Agent, AgentState, Hold, Message, MessageKind, MessageStatus, Priority
 from lib.tmux import Tmux
 
 #: Claude Code shows a paste of 10 KB within 0.4 s and one of 5,000 lines (2,500 chunks) within 12 s, during which
@@ -156,6 +157,13 @@ def _deliver_in_order(desk: Desk, agent: Agent, until: int | None, deadline: flo
             return
 
 
+def keep_waiting(db: sqlite3.Connection, agent: Agent, waiting: Sequence[Message], hold: Hold, *, now: int) -> None:
+    """Note why all this waits, which then comes as one message where that is allowed."""
+    messages.hold_back(db, agent, hold.why, now=now)
+    for message in waiting:
+        messages.hold(db, message, hold.why)
+
+
 def _hold_behind(desk: Desk, first: Message, until: int | None, reason: str) -> None:
     """The one that somebody waits for waits for the same."""
     if until is not None and until != first.id:
@@ -177,8 +185,7 @@ def _next(desk: Desk, agent: Agent, waiting: list[Message]) -> Message | None:
         return first
     now = host.now_ms()
     if hold := holds.of(desk.db, agent):
-        messages.hold_back(desk.db, agent, hold.why, now=now)
-        messages.hold(desk.db, first, hold.why)
+        keep_waiting(desk.db, agent, waiting, hold, now=now)
         return None
     if not messages.is_under_rate(first):
         return first

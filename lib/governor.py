@@ -129,6 +129,9 @@ def _step(turn: _Turn) -> int | None:
     if turn.limit.resets_at is None or turn.limit.source is LimitSource.HOOK:
         _read_time_again(turn)
     limit = limits.get(turn.db, turn.limit.id)
+    if limit.look_at is None:
+        limits.need_attention(turn.db, limit, now=turn.now)
+        return None
     if _is_due(limit, turn.now):
         return _try(turn)
     is_fresh = limit.source is LimitSource.HOOK and 0 <= turn.now - limit.refused_at < _LOOK_MS

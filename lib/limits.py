@@ -141,7 +141,7 @@ def refused(
             return  # told before, or before what was told
         if found is None:
             found = _begin(db, agent, refusal, source, at, terms)
-        elif found.tried_at is not None and at >= found.tried_at:
+        elif found.gone_on_since is not None and at >= found.gone_on_since:
             _begin_again(db, found, agent, refusal, source, at, terms)
         elif _outweighs(refusal, found):
             _change(db, found, agent, refusal, source, at, terms)
@@ -157,13 +157,12 @@ def _begin(
     db: sqlite3.Connection, agent: Agent, refusal: Refusal, source: LimitSource, at: int, terms: LimitSettings
 ) -> Limit:
     scope = agent.id if refusal.kind is LimitKind.OVERLOADED else None
-    tries = _tries_before(db, agent, at) if scope else 0
     number = db.execute(
         "INSERT INTO limits (config_dir, agent_id, kind, source, said, resets_at, look_at, refused_by, refused_at,"
-        " began_at, tries) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " began_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(str(agent.config_dir), scope, refusal.kind, source, refusal.said, refusal.resets_at),
-            *(_look_at(refusal, tries, at, terms), agent.id, at, at, tries),
+            *(_look_at(refusal, 0, at, terms), agent.id, at, at),
         ),
     ).lastrowid
     found = get(db, int(number or 0))
@@ -171,15 +170,6 @@ def _begin(
     if scope is None:
         _tell_person(db, found, agent, at)
     return found
-
-
-def _tries_before(db: sqlite3.Connection, agent: Agent, at: int) -> int:
-    """How often in a row the service was too busy for an agent: a break that has just ended was none."""
-    row = db.execute(
-        "SELECT tries FROM limits WHERE agent_id = ? AND ended_at > ? AND kind = 'overloaded' ORDER BY id DESC LIMIT 1",
-        (agent.id, at - MINUTE_MS),
-    ).fetchone()
-    return int(row["tries"]) + 1 if row else 0
 
 
 def _begin_again(
@@ -224,7 +214,8 @@ def _change(
     moved = refusal.resets_at is None or abs(refusal.resets_at - (limit.resets_at or 0)) > MINUTE_MS
     if refusal.kind is not limit.kind or moved:
         _tell(db, "limit.moved", get(db, limit.id), agent.id, at)
-    if refusal.kind is not limit.kind and refusal.kind in (LimitKind.LOGIN, LimitKind.SPEND):
+    if refusal.kind is not limit.kind:
+        _withdraw_attention(db, limit, at)
         _tell_person(db, get(db, limit.id), agent, at)
 
 
@@ -385,8 +376,7 @@ def be_over(db: sqlite3.Connection, limit: Limit, agent_id: int | None, *, now: 
         _tell(db, "limit.over", limit, agent_id, now)
         held = [agent.id for agent in agents.live(db) if covers(limit, agent)]
         authorizations.extend(db, held, since=limit.began_at, now=now)
-        if limit.kind in (LimitKind.LOGIN, LimitKind.SPEND):
-            _withdraw_attention(db, limit, now)
+        _withdraw_attention(db, limit, now)
 
 
 def end(db: sqlite3.Connection, limit: Limit, *, now: int) -> None:
@@ -431,13 +421,18 @@ def _tell(
 
 
 def _tell_person(db: sqlite3.Connection, limit: Limit, agent: Agent, now: int) -> None:
-    """Once for an account: a notice; and the teams need attention when only a person can mend it."""
-    hold = _hold(limit)
-    said = f"{agent.target} was told: {limit.said}" if limit.said else f"{agent.target} was refused."
+    """Once for an account: a notice, or that its teams need attention, when only a person can mend it."""
     if limit.look_at is not None:
-        body = f"{said}\nAll agents of this account wait and go on by themselves. Nothing need be done."
+        hold = _hold(limit)
+        body = f"{agent.target} was told: {limit.said}\nAll agents of this account wait, and go on by themselves."
         notices.tell(db, "limit", f"Claude Code is {hold.why}", body, now=now)
-        return
+    else:
+        need_attention(db, limit, now=now)
+
+
+def need_attention(db: sqlite3.Connection, limit: Limit, *, now: int) -> None:
+    """The teams of an account need attention that only a person can mend, also those that began meanwhile."""
+    said = f"{agents.get(db, limit.refused_by).target} was told: {limit.said or 'nothing'}"
     for found in _of_account(db, limit):
         if found.status is OrchestrationStatus.RUNNING:
             outcome = f"{said}; next: {_remedy(limit)}, then auto_orchestrate.py --project {found.project} --resume"
@@ -449,6 +444,9 @@ def _remedy(limit: Limit) -> str:
 
 
 def _withdraw_attention(db: sqlite3.Connection, limit: Limit, now: int) -> None:
+    """What only a person could mend is mended."""
+    if limit.kind not in (LimitKind.LOGIN, LimitKind.SPEND):
+        return
     for found in _of_account(db, limit):
         if found.status is OrchestrationStatus.NEEDS_ATTENTION and _remedy(limit) in (found.outcome or ""):
             orchestrations.set_status(db, found.id, OrchestrationStatus.RUNNING, now=now)

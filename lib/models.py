@@ -463,6 +463,11 @@ class Limit:
     over_at: int | None
     ended_at: int | None
 
+    @property
+    def gone_on_since(self) -> int | None:
+        """Since when some agent goes on: a refusal after that is a new one."""
+        return self.over_at if self.over_at is not None else self.tried_at
+
 
 @dataclass(frozen=True)
 class Refusal:

@@ -273,6 +273,18 @@ class TestResume:
         assert account.told() == ["developer", "developer"], "once for each refusal"
         assert (account.events("limit.hit"), account.events("limit.again")) == (1, 1)
 
+    def test_one_that_follows_is_refused_and_all_wait_again(self, account: Account) -> None:
+        for number, role in enumerate(ROLES):
+            account.refuse(role, NOON + number * SECOND)
+        account.govern(AT_FIVE + MINUTE)
+        over = AT_FIVE + 2 * MINUTE
+        account.end_well("orchestrator", over)
+        account.govern(over)
+        account.refuse("developer", over + SECOND, AT_SIX)
+        assert account.held() == set(ROLES)
+        assert account.govern(over + 10 * SECOND) == [AT_FIVE + HOUR + MINUTE]
+        assert account.told() == ["orchestrator", "developer"]
+
     def test_a_reset_that_lies_behind_is_tried_less_and_less_often(self, account: Account) -> None:
         account.refuse("developer", NOON)
         at, waits = AT_FIVE + MINUTE, []
@@ -492,6 +504,22 @@ class TestOthers:
         limits.lift(account.db, found.config_dir, now=NOON + 25 * HOUR)
         assert account.held() == set() and account.told() == ["developer"]
         assert orchestrations.live(account.db)[0].status is OrchestrationStatus.RUNNING
+
+    def test_a_team_that_begins_on_such_an_account_needs_attention_too(self, account: Account) -> None:
+        account.refuse("developer", NOON, LOGGED_OUT)
+        (team,) = a_team(account.db, "developer", name="later", home=account.folder)
+        account.govern(NOON + MINUTE)
+        assert team.orchestration_id
+        found = orchestrations.get(account.db, team.orchestration_id)
+        assert found.status is OrchestrationStatus.NEEDS_ATTENTION
+
+    def test_a_person_logs_in_elsewhere_and_the_usage_is_used_up(self, account: Account) -> None:
+        account.refuse("developer", NOON, LOGGED_OUT)
+        account.refuse("tester", NOON + HOUR)
+        assert account.limit.kind is LimitKind.FIVE_HOUR
+        assert orchestrations.live(account.db)[0].status is OrchestrationStatus.RUNNING
+        kinds = [row["kind"] for row in account.db.execute("SELECT kind FROM notices ORDER BY id")]
+        assert kinds == ["needs_attention", "limit"]
 
     def test_a_clock_that_is_set_back_makes_nobody_wait_for_it(self, account: Account) -> None:
         account.refuse("developer", NOON, UNREADABLE)
