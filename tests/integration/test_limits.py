@@ -188,6 +188,18 @@ class TestHold:
         assert account.limit.look_at == AT_FIVE + 90 * SECOND
         assert len(account.db.execute("SELECT 1 FROM notices").fetchall()) == 1
 
+    def test_the_entry_of_an_earlier_refusal_says_nothing_of_a_later_one(self, account: Account) -> None:
+        account.refuse("developer", NOON)
+        account.write_refusal("developer", NOON + 100, AT_FIVE)
+        account.govern(AT_FIVE + MINUTE)
+        again = AT_FIVE + 2 * MINUTE
+        account.refuse("developer", again, AT_SIX)
+        account.govern(again + 50)  # its entry is still to come
+        assert account.limit.resets_at == AT_FIVE + HOUR
+        account.write_refusal("developer", again + 100, AT_FIVE + HOUR + 9 * SECOND)
+        account.govern(again + 200)
+        assert account.limit.resets_at == AT_FIVE + HOUR + 9 * SECOND
+
     def test_a_later_limit_takes_the_place_of_an_earlier_one(self, account: Account) -> None:
         account.refuse("developer", NOON)
         weekly = ("rate_limit", "You've hit your weekly limit · resets Dec 9, 5pm (UTC)", "seven_day")

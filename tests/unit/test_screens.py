@@ -342,6 +342,16 @@ class TestLimits:
         assert read(shown).kind is COMPOSER
         assert limit(shown) is None and not has_limit_dialog(shown) and continues_by_itself(shown) is False
 
+    def test_a_dialog_in_an_answer_is_none_although_escape_is_offered_below(self) -> None:
+        rows = capture("limit-five-80x24-classic").rstrip("\n").split("\n")
+        rule = next(number for number, row in enumerate(rows) if "────" in row)
+        rows[rule:rule] = [
+            "  ❯ 1. Stop and wait for limit to reset",
+            "  2. Wait here, then continue automatically at 9pm",
+        ]
+        assert not has_limit_dialog("\n".join(rows))
+        assert limit("\n".join(rows)) == "Usage limit reached · limit resets 1:02am"
+
     def test_whether_the_client_goes_on_by_itself(self) -> None:
         five = capture("limit-five-80x24-classic")
         assert continues_by_itself(five) is True
