@@ -35,20 +35,20 @@ def idle(counts: Counts) -> list[Figure]:
 
 
 @contextlib.contextmanager
-def fill(machine: Machine) -> Iterator[None]:
+def fill(machine: Machine, *, agents_number: int = AGENTS) -> Iterator[None]:
     """A team of agents that live and do nothing, with check-ins that are far away, for the block."""
     db, now = machine.db(), host.now_ms()
-    sleepers = [subprocess.Popen(["sleep", "1000"]) for _ in range(AGENTS)]
+    sleepers = [subprocess.Popen(["sleep", "1000"]) for _ in range(agents_number)]
     with store.writing(db):
         team = _orchestration(machine, now)
         orchestrations.add(db, team)
-        ids = [agents.add(db, team, _agent(machine, number)) for number in range(AGENTS)]
+        ids = [agents.add(db, team, _agent(machine, number)) for number in range(agents_number)]
         for agent_id, sleeper in zip(ids, sleepers, strict=True):
             process = host.process(sleeper.pid)
             assert process
             agents.started(db, agent_id, pane_id=f"%{agent_id}", process=process)
         for number in range(CHECK_INS):
-            checkins.add(db, ids[number % AGENTS], "Look at the work.", minutes=MINUTES + number % 600, now=now)
+            checkins.add(db, ids[number % agents_number], "Look at the work.", minutes=MINUTES + number % 600, now=now)
     try:
         yield
     finally:

@@ -6,7 +6,6 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from lib import claude, host, messages
@@ -177,22 +176,15 @@ def team_of(db: sqlite3.Connection, session: str | None, sender: Agent | None) -
 
 
 def state_of(agent: Agent) -> AgentState:
-    """What an agent does right now, by its process, its own session file and its transcript."""
+    """What an agent does right now, by its process and its own session file; what holds it is asked of holds.py."""
     if not host.is_alive(agent.process) or agent.process is None:
         return AgentState.GONE
-    state = claude.state(agent.config_dir, agent.conversation_id, agent.process)
-    return AgentState.LIMITED if state is AgentState.IDLE and limited_until(agent) else state
+    return claude.state(agent.config_dir, agent.conversation_id, agent.process)
 
 
-def limited_until(agent: Agent) -> str | None:
-    """When the usage limit ends that an idle agent has run into, in local time (`15:00`); None when there is none."""
-    if not agent.is_guest and agent.last_hook not in ("StopFailure", "Notification"):
-        return None
-    path = claude.transcript(agent.config_dir, agent.conversation_id)
-    resets_at = claude.limited_until(path) if path else None
-    if resets_at is None or resets_at * 1000 <= host.now_ms():
-        return None
-    return datetime.fromtimestamp(resets_at).strftime("%H:%M")
+def has_dialog_open(agent: Agent) -> bool:
+    """Whether a live agent shows a dialog that is no question of its own, such as the one of a weekly limit."""
+    return agent.process is not None and claude.has_dialog_open(agent.config_dir, agent.process)
 
 
 def start_epoch(db: sqlite3.Connection, agent_id: int, *, conversation_id: str) -> Agent:

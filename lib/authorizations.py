@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Sequence
 
 from lib import agents, cleaning, messages, templates
 from lib.errors import NotFound, OrchestratorError, Usage
@@ -95,14 +96,34 @@ def _check_may_answer(db: sqlite3.Connection, found: Authorization, requester: A
     raise OrchestratorError(f"authorization {found.id} is for {who} to answer: this is {by.target}")
 
 
-def escalate_due(db: sqlite3.Connection, *, now: int) -> int:
+def escalate_due(db: sqlite3.Connection, *, now: int, is_held: Callable[[Agent], bool] = lambda agent: False) -> int:
     """What nobody has answered in time goes to the orchestrator for another period, and after that is over.
+
+    While something holds both sides the time stands (`extend`).
 
     Each step is one transaction with its message, so whoever comes after a crash does nothing twice. Returns how
     many steps were taken.
     """
     rows = db.execute(f"SELECT * FROM authorizations WHERE {_IS_OPEN} AND due_at <= ? ORDER BY due_at", (now,))
-    return sum(_escalate(db, _authorization(row), now) for row in rows.fetchall())
+    due = [one for one in map(_authorization, rows.fetchall()) if not _both_held(db, one, is_held)]
+    return sum(_escalate(db, one, now) for one in due)
+
+
+def _both_held(db: sqlite3.Connection, found: Authorization, is_held: Callable[[Agent], bool]) -> bool:
+    return all(is_held(agents.get(db, number)) for number in (found.requester_id, found.target_id))
+
+
+def extend(db: sqlite3.Connection, held: Sequence[int], *, since: int, now: int) -> None:
+    """Give the open requests between agents that were held since a time as much more time as that has taken.
+
+    Call it in the transaction that ends the hold.
+    """
+    marks = ", ".join("?" * len(held))
+    db.execute(
+        "UPDATE authorizations SET due_at = due_at + max(0, ? - max(?, requested_at))"
+        f" WHERE {_IS_OPEN} AND requester_id IN ({marks}) AND target_id IN ({marks})",
+        (now, since, *held, *held),
+    )
 
 
 def _escalate(db: sqlite3.Connection, seen: Authorization, now: int) -> bool:
@@ -160,10 +181,10 @@ def _decide(
     return message
 
 
-def next_due(db: sqlite3.Connection) -> int | None:
-    """When the next request runs out of time (UTC milliseconds), or None."""
-    row = db.execute(f"SELECT min(due_at) FROM authorizations WHERE {_IS_OPEN}").fetchone()
-    return int(row[0]) if row[0] is not None else None
+def next_due(db: sqlite3.Connection, *, is_held: Callable[[Agent], bool] = lambda agent: False) -> int | None:
+    """When the next request runs out of time (UTC milliseconds) of which the time does not stand, or None."""
+    rows = db.execute(f"SELECT * FROM authorizations WHERE {_IS_OPEN} ORDER BY due_at")
+    return next((one.due_at for one in map(_authorization, rows) if not _both_held(db, one, is_held)), None)
 
 
 def expire_all(db: sqlite3.Connection, orchestration_id: str, *, now: int) -> None:

@@ -27,6 +27,7 @@ LONGEST_JITTER_SECONDS = 3600
 NOTHING_NEW = "nothing new"
 STILL_WAITS = "the last one still waits"
 EQUAL_WAITS = "an equal one still waits"
+WAS_HELD = "its agent was held"
 MANY_WAIT = f"{MOST_CAUGHT_UP} of them still wait"
 #: Between the note of a check-in and what is new.
 _NEWS = "\n\nNew since the last one: "
@@ -144,10 +145,13 @@ def scheduled(db: sqlite3.Connection) -> list[CheckIn]:
     return [_check_in(row) for row in rows]
 
 
-def next_due(db: sqlite3.Connection) -> int | None:
-    """When the next check-in is due (UTC milliseconds), or None."""
-    row = db.execute("SELECT min(due_at) FROM check_ins WHERE status = 'scheduled'").fetchone()
-    return int(row[0]) if row[0] is not None else None
+def next_due(db: sqlite3.Connection, *, is_held: Callable[[Agent], bool] = lambda agent: False) -> int | None:
+    """When the next check-in is due (UTC milliseconds) of an agent that nothing holds, or None."""
+    rows = db.execute(
+        "SELECT agent_id, min(due_at) AS due_at FROM check_ins WHERE status = 'scheduled' GROUP BY agent_id"
+        " ORDER BY min(due_at)"
+    )
+    return next((int(row["due_at"]) for row in rows if not is_held(agents.get(db, row["agent_id"]))), None)
 
 
 def remove(db: sqlite3.Connection, check_in_id: int, *, now: int) -> CheckIn:
@@ -180,6 +184,7 @@ def fire_due(
     *,
     now: int,
     is_gone: Callable[[Agent], bool] = lambda agent: False,
+    is_held: Callable[[Agent], bool] = lambda agent: False,
     look: Look | None = None,
 ) -> int:
     """Turn every due check-in into a message, an event and its next occurrence, each in one transaction.
@@ -187,11 +192,32 @@ def fire_due(
     What becomes of missed ones is decided by `catch_up` and the deadline (occurrences.py). Not told is one that finds
     the last of the same agent still undelivered, a note of which an equal one waits, and one that wants news when
     `look` finds none; without `look` it is told. One whose agent is gone is tried again a few times and then ends as
-    dead. Returns how many fired.
+    dead. One whose agent something holds waits. Returns how many fired.
     """
     _follow_clock(db, now)
     rows = db.execute(f"{_SELECT} WHERE check_ins.status = 'scheduled' AND due_at <= ? ORDER BY due_at", (now,))
-    return sum(_fire(db, found, now, is_gone, look) for found in [_check_in(row) for row in rows])
+    due = [_check_in(row) for row in rows]
+    held = {number for number in {one.agent_id for one in due} if is_held(agents.get(db, number))}
+    return sum(_fire(db, found, now, is_gone, look) for found in due if found.agent_id not in held)
+
+
+def wait_no_longer(db: sqlite3.Connection, agent_id: int, *, now: int) -> None:
+    """Nothing holds an agent any more: of what it would have been told meanwhile, each note is due once.
+
+    Call it in the transaction that lets the agent go on.
+    """
+    rows = db.execute(
+        f"{_SELECT} WHERE check_ins.status = 'scheduled' AND due_at <= ? AND agent_id = ? AND catch_up = 'all'",
+        (now, agent_id),
+    ).fetchall()
+    for check_in in map(_check_in, rows):
+        newest, count = check_in.planned_at, 0
+        while (later := _after(check_in, newest)) is not None and later <= now:
+            newest, count = later, count + 1
+        if count:
+            db.execute("UPDATE check_ins SET planned_at = ?, decided_at = ? WHERE id = ?", (newest, now, check_in.id))
+            agent = agents.get(db, agent_id)
+            _tell(db, "check_in.skipped", agent, now, check_in=check_in.id, reason=WAS_HELD, count=count)
 
 
 def _fire(

@@ -22,10 +22,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lib import host
+from lib import host, resets
 from lib.config import ROOT, Settings, config_path
 from lib.errors import Unavailable
-from lib.models import Agent, AgentState, Process, Program
+from lib.models import Agent, AgentState, LimitKind, Process, Program, Refusal
 
 #: `--session-id`, `--settings` with hooks, and the session files that are read here.
 MINIMUM_VERSION = (2, 1, 0)
@@ -81,6 +81,7 @@ class HookReport:
     error: str
     last_message: str
     source: str
+    notification: str
 
 
 # -- can it be used? --
@@ -113,7 +114,13 @@ def preflight(settings: Settings, program: Program, *, home: Path, project: Path
 
 def rehearsal(home: Path) -> Installation:
     """The rehearsal agent of this checkout; its sessions and transcripts live in the state home."""
-    return Installation(Program.REHEARSAL, (sys.executable, "-m", "lib.rehearsal"), "rehearsal", home / "rehearsal")
+    folder = config_dir_of(Program.REHEARSAL, home)
+    return Installation(Program.REHEARSAL, (sys.executable, "-m", "lib.rehearsal"), "rehearsal", folder)
+
+
+def config_dir_of(program: Program, home: Path) -> Path:
+    """The configuration folder of agents that are started now; those of one folder share an account and its limits."""
+    return home / "rehearsal" if program is Program.REHEARSAL else config_dir()
 
 
 def config_dir() -> Path:
@@ -213,6 +220,9 @@ def write_launch_files(agent: Agent, *, home: Path, socket: str | None, role_tex
         # A project may carry disableAllHooks: true; ours has the last word.
         "disableAllHooks": False,
         "skipDangerousModePermissionPrompt": True,
+        # After a five-hour limit an agent goes on by itself, also when nobody is there to tell it to. Switched off,
+        # Claude Code would open a dialog instead (docs/decisions/limits.md).
+        "autoContinueAtUsageLimit": True,
         "hooks": dict.fromkeys(HOOK_EVENTS, entry),
         # In a permission mode that asks, nobody would be there to say yes to a message.
         "permissions": {"allow": [f"mcp__{TOOLS_NAME}"]},
@@ -378,6 +388,7 @@ def hook_report(payload: bytes) -> HookReport | None:
         error=text("error"),
         last_message=text("last_assistant_message"),
         source=text("source"),
+        notification=text("notification_type"),
     )
 
 
@@ -462,19 +473,121 @@ def ran_command(path: Path, command: str, *, start: int, since: int) -> bool:
     return any(f"<command-name>{name}</command-name>" in prompt for prompt in told)
 
 
-#: A limit stands in one of the last entries; reading so much of a transcript's end takes a millisecond.
+#: What an agent has said last stands in one of the last entries; reading so much takes a millisecond.
 _TAIL_BYTES = 64 * 1024
 
 
-def limited_until(path: Path) -> int | None:
-    """When the usage limit resets (epoch seconds) that ended a transcript's last turn; None when it ended otherwise."""
+# -- what the API refuses it --
+
+#: Why a turn ended, in the words of the hook StopFailure and of the transcript (2.1.330 has thirteen). The others,
+#: such as `invalid_request` and `model_not_found`, are about one request or setting, and no limit.
+_REFUSALS = {
+    "billing_error": LimitKind.SPEND,
+    "authentication_failed": LimitKind.LOGIN,
+    "oauth_org_not_allowed": LimitKind.LOGIN,
+    "account_on_hold": LimitKind.LOGIN,
+    "verification_required": LimitKind.LOGIN,
+    "cloud_credential_error": LimitKind.LOGIN,
+    "server_error": LimitKind.OVERLOADED,
+    "overloaded": LimitKind.OVERLOADED,
+    "rate_limit": LimitKind.OVERLOADED,  # unless its words or its parameters say that the account's limit is reached
+}
+_UNREACHABLE = re.compile(r"connect|network|socket|timed? ?out|ECONN|ENOTFOUND|ETIMEDOUT|fetch failed", re.IGNORECASE)
+_USAGE = re.compile(r"\bhit your\b.*\blimit\b|\blimit reached\b|\blimit will reset\b", re.IGNORECASE)
+#: Which limit it is, in the client's names for them; the first that fits.
+_USAGE_KINDS = (
+    (re.compile(r"\b(5-hour|five_hour|session) ?", re.IGNORECASE), LimitKind.FIVE_HOUR),
+    (re.compile(r"\b(weekly|seven_day\w*|7-day|Opus|Sonnet|Fable)\b", re.IGNORECASE), LimitKind.WEEKLY),
+    (re.compile(r"\b(spend|credits?|overage|extra usage|monthly)\b", re.IGNORECASE), LimitKind.SPEND),
+)
+#: How Claude Code has an agent go on by itself after a limit; the prompt fires UserPromptSubmit.
+_AUTO_CONTINUATION = "Your claude.ai usage limit has reset."
+_AUTO_CONTINUED = "quota_auto_resume_fired"
+#: It does so within two minutes of the reset (measured: 76 s). When that is further off than a day it opens a dialog
+#: instead, whatever the setting says.
+AUTO_CONTINUES_WITHIN_MS = 3 * 60_000
+_AUTO_CONTINUES_BELOW_MS = 24 * 3600 * 1000
+
+
+def refusal_of_hook(report: HookReport, *, now: int) -> Refusal | None:
+    """What a StopFailure hook says of a limit; None when the turn has failed for another reason, or not at all."""
+    if report.event != "StopFailure":
+        return None
+    return _refusal(report.error, report.last_message, now)
+
+
+def last_refusal(path: Path) -> tuple[Refusal, int] | None:
+    """The refusal that a transcript ends with, and when (UTC milliseconds); None when it ends otherwise."""
     start = max(0, path.stat().st_size - _TAIL_BYTES)
     answers = [entry for entry in _entries(path, start) if entry.get("type") == "assistant"]
-    if not answers or answers[-1].get("apiError") != "usage_limit_reached":
+    if not answers or not answers[-1].get("isApiErrorMessage"):
         return None
-    limit = (answers[-1].get("apiErrorParams") or {}).get("rate_limit_info") or {}
-    resets_at = limit.get("resetsAt")
-    return resets_at if isinstance(resets_at, int) else None
+    entry, at = answers[-1], _at(answers[-1])
+    about = _dictionary(_dictionary(entry.get("apiErrorParams")).get("rate_limit_info"))
+    found = _refusal(str(entry.get("error")), "\n".join(_texts(_content(entry))), at)
+    if found and (about or entry.get("apiError") == "usage_limit_reached"):
+        kind = _usage_kind(str(about.get("rateLimitType") or "")) or _usage_kind(found.said) or LimitKind.FIVE_HOUR
+        found = Refusal(kind, found.said, resets.checked(about.get("resetsAt"), now=at) or found.resets_at)
+    return (found, at) if found and at else None
+
+
+def _refusal(error: str, words: str, at: int) -> Refusal | None:
+    kind = _REFUSALS.get(error)
+    if kind is None and error == "unknown" and _UNREACHABLE.search(words):
+        kind = LimitKind.OVERLOADED
+    if kind is None:
+        return None
+    if error in ("rate_limit", "billing_error") and _USAGE.search(words):
+        kind = _usage_kind(words) or (LimitKind.FIVE_HOUR if error == "rate_limit" else kind)
+    is_timed = kind in (LimitKind.FIVE_HOUR, LimitKind.WEEKLY, LimitKind.SPEND)
+    return Refusal(kind, " ".join(words.split())[:500], resets.parse(words, now=at) if is_timed else None)
+
+
+def _usage_kind(words: str) -> LimitKind | None:
+    return next((kind for pattern, kind in _USAGE_KINDS if pattern.search(words)), None)
+
+
+def continues_by_itself(program: Program, refusal: LimitKind, resets_at: int | None, refused_at: int) -> bool:
+    """Whether a Claude Code whose turn was refused takes it up again by itself, soon after the reset.
+
+    It does so as long as it lives, unless somebody presses Escape in its window or another turn succeeds before.
+    """
+    if program is not Program.CLAUDE or refusal not in (LimitKind.FIVE_HOUR, LimitKind.WEEKLY) or resets_at is None:
+        return False
+    return resets_at - refused_at < _AUTO_CONTINUES_BELOW_MS
+
+
+def has_continued_by_itself(report: HookReport) -> bool:
+    """Whether a hook tells that Claude Code has just taken up a refused turn by itself."""
+    return report.prompt.startswith(_AUTO_CONTINUATION) or report.notification == _AUTO_CONTINUED
+
+
+def _dictionary(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+#: How much a model takes in at once; the transcript does not say it.
+_CONTEXT_WINDOW, _LONG_CONTEXT_WINDOW = 200_000, 1_000_000
+
+
+def context_used(path: Path) -> tuple[int, int] | None:
+    """How many tokens a transcript's last answer took in and added, and how many its model takes; None without one.
+
+    A model with the long window is known by its name (`[1m]`), or by having taken in more than the others can.
+    """
+    for entry in reversed(list(_entries(path, max(0, path.stat().st_size - _TAIL_BYTES)))):
+        if entry.get("type") != "assistant" or entry.get("isApiErrorMessage") or entry.get("isSidechain"):
+            continue
+        message = _dictionary(entry.get("message"))
+        usage = _dictionary(message.get("usage"))
+        counts = [value for name, value in usage.items() if name in _CONTEXT_COUNTS and isinstance(value, int)]
+        if counts:
+            is_long = "[1m]" in str(message.get("model")) or sum(counts) > _CONTEXT_WINDOW
+            return sum(counts), _LONG_CONTEXT_WINDOW if is_long else _CONTEXT_WINDOW
+    return None
+
+
+_CONTEXT_COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
 
 def has_answered_since(path: Path, since: int) -> bool:
@@ -494,7 +607,7 @@ def _entries(path: Path, start: int) -> Iterator[dict[str, Any]]:
         for line in lines:
             try:
                 entry = json.loads(line)
-            except ValueError:  # the last line may still be in the writing, the first one be cut by `start`
+            except (ValueError, RecursionError):  # the last line may be in the writing, the first be cut by `start`
                 continue
             if isinstance(entry, dict):
                 yield entry

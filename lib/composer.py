@@ -49,9 +49,9 @@ class Composer:
             case AgentState.WORKING if not between_tools:
                 return f"{role} is working"
             case AgentState.ASKING:
-                return f"{role} waits for an answer in its window"
-            case AgentState.LIMITED:
-                return f"{role} is limited until {agents.limited_until(self.agent)}"
+                if not self.close_limit_dialog():
+                    return f"{role} waits for an answer in its window"
+                look = self.look()
         screen = screens.read(look.screen) if look else None
         if screen is None or screen.kind is not screens.ScreenKind.COMPOSER:
             return f"{role}'s window shows something else than its composer"
@@ -84,6 +84,14 @@ class Composer:
             return False
         self._press(ESCAPE)
         return _becomes(lambda: agents.state_of(self.agent) is AgentState.IDLE, _KEY_SHOWS_WITHIN_SECONDS)
+
+    def close_limit_dialog(self) -> bool:
+        """Close the dialog of a usage limit that is over, and see it closed. Returns whether it was one.
+
+        It offers to wait and to pay. Escape chooses nothing, and leaves the composer.
+        """
+        look = self.look()
+        return look is not None and screens.has_limit_dialog(look.screen) and self.close_dialog()
 
     def ends_with(self, line: str) -> bool:
         """Whether the composer is there, and its text ends with this line."""

@@ -60,6 +60,15 @@ class RecoverySettings:
 
 
 @dataclass(frozen=True)
+class LimitSettings:
+    """How agents go on after a usage limit."""
+
+    grace_seconds: float = 60.0
+    spacing_seconds: float = 5.0
+    look_again_minutes: float = 15.0
+
+
+@dataclass(frozen=True)
 class ResearchSettings:
     """How failures are analysed before a spec is tried again."""
 
@@ -106,6 +115,7 @@ class Settings:
     check_in_minutes: dict[str, int] = field(default_factory=dict)
     queue: QueueSettings = QueueSettings()
     recovery: RecoverySettings = RecoverySettings()
+    limits: LimitSettings = LimitSettings()
     research: ResearchSettings = ResearchSettings()
     notify: NotifySettings = NotifySettings()
     git: GitSettings = GitSettings()
@@ -243,7 +253,8 @@ _KINDS = {
     "dict": "`role: minutes` lines",
 }
 _GROUPS: dict[str, type[Any]] = {
-    group.__name__: group for group in (QueueSettings, RecoverySettings, ResearchSettings, NotifySettings, GitSettings)
+    group.__name__: group
+    for group in (QueueSettings, RecoverySettings, LimitSettings, ResearchSettings, NotifySettings, GitSettings)
 }
 _CHOICES: dict[str, tuple[Sequence[str], Callable[[str], object]]] = {
     "agent": ([str(program) for program in Program], Program),

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,9 @@ from lib import (
     checkins,
     config,
     delivery,
+    governor,
     handing_over,
+    holds,
     host,
     keeping,
     messages,
@@ -83,6 +85,8 @@ class Life:
     kept_at: int | None = None
     #: When the errand of the radar was last started (UTC milliseconds).
     swept_at: int | None = None
+    #: What was seen of transcripts.
+    transcripts: governor.Observation = field(default_factory=governor.Observation)
     #: What was seen of the agents that are at work.
     observation: keeping.Observation = field(default_factory=keeping.Observation)
 
@@ -111,12 +115,41 @@ def read_signals(beat: Beat) -> None:
     beat.activity |= bool(signals.ingest(beat.db, beat.home))
 
 
+def notice_limits(beat: Beat) -> None:
+    """Notice limits that no hook has told of."""
+    governor.notice(beat.db, beat.life.transcripts, now=beat.now, terms=beat.life.settings.limits)
+
+
+def govern_limits(beat: Beat) -> None:
+    """The same, and let agents go on when their limits are over."""
+    beat.dues += governor.govern(
+        beat.db,
+        beat.life.transcripts,
+        now=beat.now,
+        terms=beat.life.settings.limits,
+        look=lambda agent: _window(beat.tmux, agent),
+    )
+
+
+def _window(tmux: Tmux, agent: Agent) -> str | None:
+    """What an agent's window shows; None when it has none."""
+    try:
+        return tmux.look(agent.pane_id).screen if agent.pane_id else None
+    except NotFound:
+        return None
+
+
+def _asks_holds(db: sqlite3.Connection) -> Callable[[Agent], bool]:
+    return lambda agent: holds.of(db, agent) is not None
+
+
 def fire_check_ins(beat: Beat) -> None:
     """Turn due check-ins into messages."""
     fired = checkins.fire_due(
         beat.db,
         now=beat.now,
         is_gone=lambda agent: agents.state_of(agent) is AgentState.GONE,
+        is_held=_asks_holds(beat.db),
         look=news.Looking(beat.db),
     )
     beat.activity |= bool(fired)
@@ -129,12 +162,12 @@ def hand_over_commits(beat: Beat) -> None:
 
 def escalate_authorizations(beat: Beat) -> None:
     """Take requests that nobody has answered in time one step further."""
-    beat.activity |= bool(authorizations.escalate_due(beat.db, now=beat.now))
+    beat.activity |= bool(authorizations.escalate_due(beat.db, now=beat.now, is_held=_asks_holds(beat.db)))
 
 
 def deliver_messages(beat: Beat) -> None:
     """Deliver what waits, a few agents at a time: one that does not answer must not hold up the others."""
-    waiting = [agents.get(beat.db, agent_id) for agent_id in messages.agents_with_pending(beat.db)]
+    waiting = [agent for agent in _with_messages(beat) if not _says_why_it_waits(beat, agent)]
     ready = [agent for agent in waiting if _may_take_text(beat, agent)]
     if ready:
         with ThreadPoolExecutor(min(_DELIVERIES_AT_ONCE, len(ready))) as pool:
@@ -145,15 +178,31 @@ def deliver_messages(beat: Beat) -> None:
     beat.waiting = [agent for agent in waiting if agent.id in still and agents.state_of(agent) is not AgentState.GONE]
 
 
+def _with_messages(beat: Beat) -> list[Agent]:
+    return [agents.get(beat.db, agent_id) for agent_id in messages.agents_with_pending(beat.db)]
+
+
+def _says_why_it_waits(beat: Beat, agent: Agent) -> bool:
+    """Whether something holds an agent; then what waits for it says so, and nothing is looked at until it ends."""
+    hold = holds.of(beat.db, agent)
+    if hold is None or agent.is_guest:  # of a guest nobody else learns that it ends
+        return False
+    waiting = messages.pending(beat.db, agent.id)
+    if not waiting or waiting[0].status is not MessageStatus.QUEUED:
+        return False  # it stands in the composer: its delivery goes on
+    delivery.keep_waiting(beat.db, agent, waiting, hold, now=beat.now)
+    return True
+
+
 def _may_take_text(beat: Beat, agent: Agent) -> bool:
     """Whether it is worth to look at an agent's window; most of the day an agent with messages waiting is at work."""
     state = agents.state_of(agent)
     if state is AgentState.GONE:
         return agent.is_guest  # it does not come back: delivering finds that out and gives its messages up
-    if state is AgentState.IDLE:
+    if state is AgentState.IDLE or agents.has_dialog_open(agent):  # a limit's dialog is closed by who delivers
         return True
-    first = messages.pending(beat.db, agent.id)[0]
-    return first.status is not MessageStatus.QUEUED or first.priority is Priority.EMERGENCY
+    first = next(iter(messages.pending(beat.db, agent.id)), None)  # it may have arrived meanwhile
+    return first is not None and (first.status is not MessageStatus.QUEUED or first.priority is Priority.EMERGENCY)
 
 
 def _deliver_to(beat: Beat, agent_id: int) -> None:
@@ -281,6 +330,7 @@ def watch_overlaps(beat: Beat) -> None:
 
 STEPS: tuple[Callable[[Beat], None], ...] = (
     read_signals,
+    govern_limits,
     fire_check_ins,
     escalate_authorizations,
     hand_over_commits,
@@ -295,10 +345,23 @@ STEPS: tuple[Callable[[Beat], None], ...] = (
 )
 
 
-def tick(db: sqlite3.Connection, tmux: Tmux, home: Path, *, now: int, life: Life | None = None) -> Beat:
-    """One beat. A step that fails is an event with its traceback, and the others go on."""
+#: What concerns usage limits alone, for who runs no daemon (`watching.py`): to notice them, and to go on after them.
+LIMIT_STEPS = (read_signals, notice_limits)
+RESUME_STEPS = (read_signals, govern_limits, deliver_messages)
+
+
+def tick(
+    db: sqlite3.Connection,
+    tmux: Tmux,
+    home: Path,
+    *,
+    now: int,
+    life: Life | None = None,
+    steps: Sequence[Callable[[Beat], None]] | None = None,
+) -> Beat:
+    """One beat, of all steps or of these. A step that fails is an event with its traceback, and the others go on."""
     beat = Beat(db, tmux, home, now, life or Life(config.load(), Errands(home)))
-    for step in STEPS:
+    for step in STEPS if steps is None else steps:
         try:
             step(beat)
         except Exception as error:
@@ -389,7 +452,12 @@ def _reload(life: Life) -> None:
 
 def _seconds_to_next(db: sqlite3.Connection, beat: Beat, now: int) -> float:
     seconds = WAITING_SECONDS if beat.waiting else IDLE_SECONDS
-    dues = [due for due in (checkins.next_due(db), authorizations.next_due(db), *beat.dues) if due is not None]
+    is_held = _asks_holds(db)
+    dues = [
+        due
+        for due in (checkins.next_due(db, is_held=is_held), authorizations.next_due(db, is_held=is_held), *beat.dues)
+        if due is not None
+    ]
     if beat.failed:  # what is due may be what fails: trying again without a pause would fill the history
         return WAITING_SECONDS
     return min([seconds, *(max(0.0, (due - now) / 1000) for due in dues)])

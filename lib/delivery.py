@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lib import agents, claude, framing, host, messages, screens, signals
+from lib import agents, claude, config, framing, governor, holds, host, messages, screens, signals
 from lib.composer import Composer
 from lib.errors import Busy, OrchestratorError, Unavailable
-from lib.models import PENDING, Agent, AgentState, Message, MessageKind, MessageStatus, Priority
+from lib.models import PENDING, Agent, AgentState, Hold, Message, MessageKind, MessageStatus, Priority
 from lib.tmux import Tmux
 
 #: Claude Code shows a paste of 10 KB within 0.4 s and one of 5,000 lines (2,500 chunks) within 12 s, during which
@@ -142,6 +143,7 @@ def _deliver_in_order(desk: Desk, agent: Agent, until: int | None, deadline: flo
         if agents.state_of(agent) is AgentState.GONE:
             _give_up(desk, agent)
             return
+        governor.look_at_guest(desk.db, agent, now=host.now_ms(), terms=config.LimitSettings())
     while waiting := messages.pending(desk.db, agent.id):
         message = _next(desk, agent, waiting)
         if message is None:
@@ -153,6 +155,13 @@ def _deliver_in_order(desk: Desk, agent: Agent, until: int | None, deadline: flo
             return
         if until is not None and not _is_pending(desk, until):
             return
+
+
+def keep_waiting(db: sqlite3.Connection, agent: Agent, waiting: Sequence[Message], hold: Hold, *, now: int) -> None:
+    """Note why all this waits, which then comes as one message where that is allowed."""
+    messages.hold_back(db, agent, hold.why, now=now)
+    for message in waiting:
+        messages.hold(db, message, hold.why)
 
 
 def _hold_behind(desk: Desk, first: Message, until: int | None, reason: str) -> None:
@@ -170,17 +179,24 @@ def _give_up(desk: Desk, agent: Agent) -> None:
 
 
 def _next(desk: Desk, agent: Agent, waiting: list[Message]) -> Message | None:
-    """The message to bring now: the first, unless the agent's rate holds it back. What was held goes as one digest."""
+    """The message to bring now: the first, unless something holds the agent or its rate. What was held is a digest."""
     first = waiting[0]
-    if first.status is not MessageStatus.QUEUED or not messages.is_under_rate(first):
+    if first.status is not MessageStatus.QUEUED:
         return first
     now = host.now_ms()
+    if hold := holds.of(desk.db, agent):
+        keep_waiting(desk.db, agent, waiting, hold, now=now)
+        return None
+    if not messages.is_under_rate(first):
+        return first
     place_at = messages.next_place(desk.db, agent, now=now)
     if place_at is not None:
         when = datetime.fromtimestamp(place_at / 1000).strftime("%H:%M:%S")
         reason = f"{agent.role} gets {agent.messages_per_minute} a minute; the next goes at {when}"
         messages.hold_back(desk.db, agent, reason, now=now)
         return None
+    if any(message.held for message in waiting):  # what has come since then goes along
+        messages.hold_back(desk.db, agent, "goes with those before it", now=now)
     messages.bundle_held(desk.db, agent, now=now)
     return messages.pending(desk.db, agent.id)[0]
 

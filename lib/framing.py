@@ -68,7 +68,7 @@ def is_command(text: str) -> bool:
 
 def digest(messages: Sequence[tuple[int, str, str]]) -> str:
     """One text of several messages (id, sender, body), for an agent that got more than it can read one by one."""
-    parts = [f"{len(messages)} messages have come faster than they could be handed over. They are, in order:"]
+    parts = [f"{len(messages)} messages have waited to be handed over. They are, in order:"]
     parts += [f"--- message {number} from {sender}\n{body}" for number, sender, body in messages]
     return "\n\n".join(parts)
 

@@ -54,6 +54,15 @@ def _sentence(db: sqlite3.Connection, event: Event) -> str | None:
             return f"the merge of {role} was settled ({data.get('strategy')}): {_files(data.get('files'))}"
         case "integration.not_shared" | "merging.failed" | "radar.off":
             return str(data.get("reason"))
+        case "limit.hit" | "limit.moved" | "limit.again":
+            again = {"limit.moved": "now ", "limit.again": "still "}.get(event.kind, "")
+            return f"{role} is {again}limited ({data.get('about')}): {data.get('said')}"
+        case "limit.tried":
+            return f"{role} goes first after the limit"
+        case "limit.over":
+            return "the limit is over"
+        case "limit.released":
+            return f"{role} may go on"
         case "hook.StopFailure":
             return f"{role}'s turn failed: {data.get('details')}"
         case "hook.SessionEnd":

@@ -15,6 +15,7 @@ from lib import (
     checkins,
     claude,
     errands,
+    holds,
     host,
     messages,
     notices,
@@ -59,13 +60,18 @@ def revive(db: sqlite3.Connection, home: Path, running: Errands, *, now: int) ->
         if not missing or running.is_running(errand):
             continue
         at = _next_revival(db, found, now)
-        if at is None:
+        is_held = holds.of_account(db, found.config_dir) is not None
+        if at is None and is_held:
+            dues.append(now + retries.CRASH_LOOP_MS)  # when it may work again, it is looked at anew
+        elif at is None:
             _give_up(db, home, found, missing, now)
         elif at > now:
             dues.append(at)
         else:
             with store.writing(db):
-                store.record(db, "orchestration.reviving", now=now, orchestration=found.id, missing=missing)
+                store.record(
+                    db, "orchestration.reviving", now=now, orchestration=found.id, missing=missing, held=is_held
+                )
             running.start(errand, "auto_orchestrate.py", "--project", str(found.project), "--resume", "--quiet")
     return dues
 
@@ -91,7 +97,9 @@ def _next_revival(db: sqlite3.Connection, found: Orchestration, now: int) -> int
         since=now - retries.CRASH_LOOP_MS,
         after=needed.id if needed else 0,
     )
-    return retries.next_revival([event.at for event in told], now=now)
+    # What ends while something holds it says nothing of how it ends at work.
+    is_held = holds.of_account(db, found.config_dir) is not None
+    return retries.next_revival([event.at for event in told if is_held or not event.data.get("held")], now=now)
 
 
 def _give_up(db: sqlite3.Connection, home: Path, found: Orchestration, missing: str, now: int) -> None:
@@ -136,7 +144,9 @@ def look_for_stuck(
             if found.status is not OrchestrationStatus.RUNNING:
                 continue
             before = watched.get(agent.id)
-            after = _look_at(tmux, agent, before, stuck_ms=round(stuck_minutes * retries.MINUTE_MS), now=now)
+            after = None  # while something holds it its time stands, and begins anew when it goes on
+            if not holds.of(db, agent):
+                after = _look_at(tmux, agent, before, stuck_ms=round(stuck_minutes * retries.MINUTE_MS), now=now)
             _tell(db, agent, before, after, stuck_minutes, now)
             watched.pop(agent.id, None)
             if after:

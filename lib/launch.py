@@ -23,7 +23,9 @@ from lib import (
     config,
     delivery,
     framing,
+    holds,
     host,
+    limits,
     meanwhile,
     messages,
     orchestrations,
@@ -64,8 +66,17 @@ Progress = Callable[[str, str], None]
 def launch(
     db: sqlite3.Connection, stage: planning.Stage, decided: planning.Plan, *, progress: Progress
 ) -> Orchestration:
-    """Start a team: recorded first, then brought about. Returns when every agent has acknowledged its briefing."""
+    """Start a team: recorded first, then brought about. Returns when every agent has acknowledged its briefing.
+
+    Raises `Unavailable` when something holds the account of its agents until a time.
+    """
     installation = preflight(stage, decided.orchestration)
+    limits.lift(db, decided.orchestration.config_dir, now=host.now_ms())
+    if hold := holds.of_account(db, decided.orchestration.config_dir):
+        raise Unavailable(
+            f"the account of these agents is {hold.why}: they could not begin",
+            hint="queue it, and it starts by itself: scheduler.py --queue-add SPEC PROJECT",
+        )
     planning.record(db, stage, decided)
     return bring_about(db, stage, decided.orchestration.id, installation, progress=progress)
 
@@ -79,9 +90,12 @@ def resume(db: sqlite3.Connection, stage: planning.Stage, project: Path, *, prog
             f"{project} has no orchestration to resume" + (f": the last one is {ended.status}" if ended else ""),
             hint=f"auto_orchestrate.py --project {project} --spec SPEC",
         )
+    installation = preflight(stage, found)
+    if found.status is OrchestrationStatus.NEEDS_ATTENTION:  # a person has come
+        limits.lift(db, found.config_dir, now=host.now_ms())
     # Whoever is at it already, such as the scheduler, is waited for: then everything stands, and nothing is made twice.
     wait_seconds = stage.settings.launch_timeout_seconds
-    return bring_about(db, stage, found.id, preflight(stage, found), progress=progress, wait_seconds=wait_seconds)
+    return bring_about(db, stage, found.id, installation, progress=progress, wait_seconds=wait_seconds)
 
 
 def preflight(stage: planning.Stage, found: Orchestration) -> claude.Installation:
@@ -233,7 +247,8 @@ def _bring_up(
         _await_ready(stage, agent)
         progress(agent.role, "ready")
         _ensure_briefed(db, stage, found, agent, team)
-        progress(agent.role, "briefed")
+        hold = holds.of(db, agent)
+        progress(agent.role, hold.why if hold else "briefed")
     finally:
         db.close()
 
@@ -482,6 +497,8 @@ def _ensure_briefed(
 def _await_briefed(desk: delivery.Desk, stage: planning.Stage, agent: Agent, message_id: int) -> None:
     deadline = time.monotonic() + stage.settings.launch_timeout_seconds
     while (left := deadline - time.monotonic()) > 0:
+        if holds.of(desk.db, agent):  # the scheduler brings it when that is over
+            return
         delivery.deliver(desk, agent, until=message_id, wait_seconds=left)
         message = messages.get(desk.db, message_id)
         if message.status is MessageStatus.ACKNOWLEDGED:

@@ -130,7 +130,7 @@ PRIORITIES = (-1000, 1000)
 BUDGET_MINUTES = (1, 1_000_000)
 
 #: What notices tell of, in the words by which a person chooses (setting `notify.events`).
-NOTICE_KINDS = ("completed", "failed", "needs_attention", "stuck", "abandoned", "batch")
+NOTICE_KINDS = ("completed", "failed", "needs_attention", "stuck", "abandoned", "batch", "limit")
 
 
 class CatchUp(StrEnum):
@@ -147,6 +147,24 @@ class AuthorizationStatus(StrEnum):
     REFUSED = "refused"
     ESCALATED = "escalated"
     EXPIRED = "expired"
+
+
+class LimitKind(StrEnum):
+    """What limits an agent. Overloaded is the service, for one agent; the others are the account, for all of it."""
+
+    FIVE_HOUR = "five_hour"
+    WEEKLY = "weekly"
+    SPEND = "spend"
+    OVERLOADED = "overloaded"
+    LOGIN = "login"
+
+
+class LimitSource(StrEnum):
+    """Where a limit was read."""
+
+    HOOK = "hook"
+    TRANSCRIPT = "transcript"
+    SCREEN = "screen"
 
 
 class AgentState(StrEnum):
@@ -417,6 +435,60 @@ class Integration:
     tag: str | None
     outcome: str | None
     pull_request: str | None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What the API refuses, to an account or to one agent (`agent_id`). Times are UTC milliseconds.
+
+    `resets_at` is None when nobody has said it, or it could not be read. At `look_at` one agent tries; None when a
+    person has to do something first. Since `tried_at` the agent `trier_id` does, which goes before the others; since
+    `over_at` they go on, one after another.
+    """
+
+    id: int
+    config_dir: Path
+    agent_id: int | None
+    kind: LimitKind
+    source: LimitSource
+    said: str
+    resets_at: int | None
+    look_at: int | None
+    refused_by: int
+    refused_at: int
+    began_at: int
+    tries: int
+    trier_id: int | None
+    tried_at: int | None
+    over_at: int | None
+    ended_at: int | None
+
+    @property
+    def gone_on_since(self) -> int | None:
+        """Since when some agent goes on: a refusal after that is a new one."""
+        return self.over_at if self.over_at is not None else self.tried_at
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """That the API has refused an agent's turn: why, in its words, and until when (UTC milliseconds) if it says so."""
+
+    kind: LimitKind
+    said: str
+    resets_at: int | None
+
+
+@dataclass(frozen=True)
+class Hold:
+    """What keeps an agent from new work. `why` follows its name: `limited until 15:00`.
+
+    `until` is the time (UTC milliseconds) at which that is expected to end, or None. `state` is what the agent is shown
+    as while it does nothing.
+    """
+
+    why: str
+    until: int | None
+    state: AgentState = AgentState.LIMITED
 
 
 @dataclass(frozen=True)

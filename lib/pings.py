@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from lib import agents, claude, orchestrations
-from lib.models import Agent, AgentState, OrchestrationStatus
+from lib import agents, claude, holds, orchestrations
+from lib.models import Agent, OrchestrationStatus
 from lib.queue import entries
 from lib.store import record, writing
 
@@ -75,7 +75,7 @@ def gets_on(db: sqlite3.Connection, *, now: int) -> bool:
 
     An agent gets on when its model has answered: a prompt that it was given, or a turn that ended with an error, is no
     sign of that. Nothing should get on when no team works and the queue has nothing that it could start, when all
-    that is there is paused, or when a usage limit holds a team.
+    that is there is paused, or when something holds one of a team for a time.
     """
     since = _before(last(db).pinged_at, now)
     live = orchestrations.live(db)
@@ -83,7 +83,8 @@ def gets_on(db: sqlite3.Connection, *, now: int) -> bool:
     found = agents.live(db)
     if any(_has_got_on(agent, since) for agent in found):
         return True
-    if any(agents.state_of(agent) is AgentState.LIMITED for agent in found if agent.orchestration_id in at_work):
+    held = [holds.of(db, agent) for agent in found if agent.orchestration_id in at_work]
+    if any(hold is not None and hold.until is not None for hold in held):  # what only a person ends is not well
         return True
     return not at_work and (bool(live) or not entries.waits_to_start(db, now=now))
 

@@ -171,6 +171,7 @@ def choose_team(
         spec_text,
         known_roles=known_roles,
         types=templates.team_types(),
+        plans=templates.plans() if team_plan else {},
         roles=roles,
         team_type=team_type,
         size=size,

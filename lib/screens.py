@@ -93,6 +93,11 @@ _BLINKING = " \xa0●⏺·✢✳✶✻✽*∗"
 _BUSY_FOOTER = "esc to interrupt"
 _BASH_FOOTER = "! for shell mode"
 _SHORTCUTS = "/ for commands"  # the help of "?" begins like the footer of the shell mode
+_LIMIT_FOOTER = re.compile(r"Usage limit reached · limit resets [^·]*?(?= Continuing|$)")
+_CONTINUES = "Continuing "  # automatically at 8:10am, or shortly
+_LIMIT_CHOICE = re.compile(r"^(❯ )?\d\. Stop and wait for limit to reset$")
+_LIMIT_WAITS = re.compile(r"^(?:❯ )?\d\. Wait here, then continue automatically at (.+)$")
+_LIMIT_DIALOG_ROWS = 8
 _ESCAPE = re.compile(r"\x1b\[(?P<sgr>[0-9;:]*)m|\x1b\[[0-9;:?]*[A-Za-ln-z]|\x1b\].*?(?:\x1b\\|\x07)|\x1b.|[\x0e\x0f\r]")
 
 
@@ -109,6 +114,43 @@ def read(capture: str) -> Screen:
         return Screen(ScreenKind.DIALOG if _is_dialog(rows) else ScreenKind.OTHER, "", False)
     kind = ScreenKind.BASH_MODE if composer.is_bash else ScreenKind.COMPOSER
     return Screen(kind, composer.draft, _is_busy(composer))
+
+
+def limit(capture: str) -> str | None:
+    """What a window says of a usage limit that is in force: below the composer, or in the dialog that it opens.
+
+    What stands above is conversation: it may be old, or talk about limits.
+    """
+    rows = _rows(capture)
+    composer = _composer(rows)
+    if composer is not None:
+        found = _LIMIT_FOOTER.search(composer.footer)
+        return found[0] if found else None
+    return _limit_dialog(rows)
+
+
+def continues_by_itself(capture: str) -> bool | None:
+    """Whether a window says that its turn goes on by itself after a limit; None when it does not show its composer.
+
+    Escape ends that, and the line below the composer with it.
+    """
+    composer = _composer(_rows(capture))
+    return None if composer is None else _CONTINUES in composer.footer
+
+
+def has_limit_dialog(capture: str) -> bool:
+    """Whether a window shows the dialog that a weekly limit opens. Escape closes it and chooses nothing."""
+    rows = _rows(capture)
+    return _composer(rows) is None and _limit_dialog(rows) is not None
+
+
+def _limit_dialog(rows: Sequence[_Row]) -> str | None:
+    """The choice that names the reset time, or "" when none does; None when it is another dialog."""
+    last = [row.text.strip() for row in rows if row.text.strip()][-_LIMIT_DIALOG_ROWS:]
+    if not _is_dialog(rows) or not any(_LIMIT_CHOICE.search(text) for text in last):
+        return None
+    waits = (found for text in last if (found := _LIMIT_WAITS.search(text)))
+    return next((f"resets {found[1]}" for found in waits), "")
 
 
 def ends_with_line(draft: str, line: str) -> bool:

@@ -8,8 +8,9 @@ import re
 import sqlite3
 from pathlib import Path
 
-from lib import agents, boundaries, claude, framing, guards, host, messages
-from lib.errors import Busy, NotFound
+from lib import agents, boundaries, claude, config, framing, guards, host, limits, messages
+from lib.config import LimitSettings
+from lib.errors import Busy, NotFound, OrchestratorError
 from lib.models import Agent
 from lib.store import record, writing
 
@@ -91,8 +92,10 @@ def _apply(db: sqlite3.Connection, home: Path, agent_id: int, epoch: int, at: in
             agents.follow_conversation(db, agent.id, report.conversation_id)
         if report.event == "UserPromptSubmit" and messages.acknowledge(db, agent, report.prompt, proof="hook", now=at):
             _sign_with(home, agent, report.prompt)
+        limits.hear(db, agent, report, at=at, terms=_terms)
         if report.event in _IN_HISTORY:
             details = {"source": report.source, "error": report.error, "said": report.last_message[:2000]}
+            details["about"] = report.notification
             record(
                 db,
                 f"hook.{report.event}",
@@ -108,3 +111,11 @@ def _sign_with(home: Path, agent: Agent, prompt: str) -> None:
     framed = framing.unframe(prompt) or framing.unframe(framing.unwrap(prompt))
     if framed and not agent.is_guest:
         guards.note_message(home, agent.id, framed[0])
+
+
+def _terms() -> LimitSettings:
+    """Read only for a refusal, which is rare: whoever takes hooks all day need not read a file of settings for them."""
+    try:
+        return config.load().limits
+    except OrchestratorError:  # whoever reads the settings for their own sake says so; a hook is taken all the same
+        return LimitSettings()

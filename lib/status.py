@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import asdict, dataclass
 
-from lib import agents, dependencies, messages, orchestrations, reports
+from lib import agents, dependencies, holds, messages, orchestrations, reports
 from lib.merging import candidates, integrations
-from lib.models import AgentState, CandidateStatus, DeliveryStatus, Orchestration, Program
+from lib.models import AgentState, CandidateStatus, DeliveryStatus, Hold, Orchestration, Program
 
 #: How long an orchestration that has ended is still shown.
 SHOWN_AFTER_END_MS = 24 * 3600 * 1000
@@ -23,15 +23,17 @@ _CANDIDATES: dict[str | None, str] = {
 
 @dataclass(frozen=True)
 class AgentStatus:
-    """One agent now. `waiting` counts the messages that have not arrived; `seen_at` is its last hook (UTC ms).
+    """One agent now. `held` says what keeps it from new work, None when nothing does.
 
-    `candidate` is what became of the commit that it has offered last, None before it has offered one.
+    `waiting` counts the messages that have not arrived; `seen_at` is its last hook (UTC ms). `candidate` is what became
+    of the commit that it has offered last, None before it has offered one.
     """
 
     target: str
     role: str
     window: int
     state: AgentState
+    held: str | None
     waiting: int
     reported: bool
     waits_for: tuple[str, ...]
@@ -101,7 +103,8 @@ def _team_text(one: OrchestrationStatus, now: int) -> str:
     elif one.delivery == DeliveryStatus.DUE:
         lines.append("  work    on its way to the starting branch")
     for agent in one.agents:
-        notes = [f"{agent.waiting} waiting"] if agent.waiting else []
+        notes = [agent.held] if agent.held else []
+        notes += [f"{agent.waiting} waiting"] if agent.waiting else []
         notes += ["reported done"] if agent.reported else []
         notes += [_CANDIDATES[agent.candidate]] if agent.candidate in _CANDIDATES else []
         notes += [f"waits for {', '.join(agent.waits_for)}"] if agent.waits_for else []
@@ -124,6 +127,10 @@ def ago(milliseconds: int) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def _why(hold: Hold | None) -> str | None:
+    return hold.why if hold else None
+
+
 def _orchestration(db: sqlite3.Connection, found: Orchestration) -> OrchestrationStatus:
     reported = reports.reported_roles(db, found.id)
     waits = dependencies.of_orchestration(db, found.id)
@@ -135,7 +142,8 @@ def _orchestration(db: sqlite3.Connection, found: Orchestration) -> Orchestratio
                 target=agent.target,
                 role=agent.role,
                 window=agent.window,
-                state=agents.state_of(agent),
+                state=holds.state_of(db, agent),
+                held=_why(holds.of(db, agent)),
                 waiting=messages.count_pending(db, agent.id),
                 reported=agent.role in reported,
                 waits_for=dependencies.awaited(waits, agent.role),

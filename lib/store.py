@@ -237,6 +237,40 @@ CREATE TABLE dispatches ( -- a notice to one address
 CREATE INDEX waiting_dispatches ON dispatches (address, not_before) WHERE status = 'queued';
 CREATE INDEX sent_dispatches ON dispatches (address, sent_at) WHERE status = 'sent';
 
+CREATE TABLE limits (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    config_dir TEXT NOT NULL, -- of the account
+    agent_id INTEGER REFERENCES agents (id), -- NULL when it covers the whole account
+    kind TEXT NOT NULL CHECK (kind IN ('five_hour', 'weekly', 'spend', 'overloaded', 'login')),
+    source TEXT NOT NULL CHECK (source IN ('hook', 'transcript', 'screen')),
+    said TEXT NOT NULL,
+    resets_at INTEGER,
+    look_at INTEGER, -- when one agent tries; NULL when a person has to do something first
+    refused_by INTEGER NOT NULL REFERENCES agents (id),
+    refused_at INTEGER NOT NULL, -- the last time
+    began_at INTEGER NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0, -- those that were refused
+    trier_id INTEGER REFERENCES agents (id), -- the agent that goes first, and since when, both or none
+    tried_at INTEGER,
+    over_at INTEGER, -- from then on the others go on
+    ended_at INTEGER, -- when the last of them did
+    CHECK ((trier_id IS NULL) = (tried_at IS NULL)),
+    CHECK ((agent_id IS NOT NULL) = (kind = 'overloaded'))
+) STRICT;
+CREATE UNIQUE INDEX one_limit_of_account ON limits (config_dir) WHERE agent_id IS NULL AND ended_at IS NULL;
+CREATE UNIQUE INDEX one_limit_of_agent ON limits (agent_id) WHERE ended_at IS NULL;
+
+CREATE TABLE limited_agents ( -- what a limit means for one agent; an agent that it only holds has no row
+    limit_id INTEGER NOT NULL REFERENCES limits (id),
+    agent_id INTEGER NOT NULL REFERENCES agents (id),
+    epoch INTEGER NOT NULL,
+    cut_off_at INTEGER, -- when its turn was refused
+    went_on_at INTEGER, -- when it took up its work again, by itself or by a person's hand
+    note_id INTEGER REFERENCES messages (id), -- what told it to
+    released_at INTEGER, -- from then on the limit does not hold it
+    PRIMARY KEY (limit_id, agent_id)
+) STRICT;
+
 CREATE TABLE ping ( -- of the dead man's switch
     id INTEGER PRIMARY KEY CHECK (id = 1),
     wanted_at INTEGER, -- when the daemon last found itself well

@@ -13,9 +13,10 @@ ORCHESTRATOR = "orchestrator"
 #: The first windows of every team that has these roles (ARCHITECTURE.md, "Names").
 WINDOW_ORDER = (ORCHESTRATOR, "developer", "tester", "testrunner", "project_manager")
 
-#: How many agents a size means, and how many a Claude plan carries.
+#: How many agents a size means.
 SIZES = {"small": 3, "medium": 5, "large": 8}
-PLANS = {"pro": 3, "max5": 5, "max20": 8, "console": 10}
+#: The names of Claude's plans; templates/plans.yaml has their figures.
+PLANS = ("pro", "max5", "max20", "console")
 
 DEFAULT_TYPE = "code_project"
 DEFAULT_SIZE = "medium"
@@ -33,6 +34,17 @@ class TeamType:
 
 
 @dataclass(frozen=True)
+class ClaudePlan:
+    """What a plan of Claude's carries. `window_hours` is None when its usage is not counted by windows."""
+
+    name: str
+    summary: str
+    agents: int
+    window_hours: int | None
+    weekly_windows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Team:
     """The roles chosen, in window order, and why. `depends` are pairs: a role, and one that it waits for."""
 
@@ -46,6 +58,7 @@ def choose(
     *,
     known_roles: Sequence[str],
     types: Mapping[str, TeamType],
+    plans: Mapping[str, ClaudePlan] = {},
     roles: Sequence[str] = (),
     team_type: str | None = None,
     size: str | None = None,
@@ -58,7 +71,7 @@ def choose(
     if roles:
         named = _in_window_order(_named(roles, known_roles))
         return Team(named, "named by --roles", _depends(kind, named))
-    most = min(SIZES[size or DEFAULT_SIZE], PLANS[plan] if plan else SIZES["large"])
+    most = min(SIZES[size or DEFAULT_SIZE], plans[plan].agents if plan else SIZES["large"])
     said = [f"{kind.name}{'' if team_type else ' by the words of the spec'}", f"{size or DEFAULT_SIZE} size"]
     if plan:
         said.append(f"plan {plan}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lib.config import ROOT
 from lib.errors import OrchestratorError
-from lib.teams import TeamType
+from lib.teams import ClaudePlan, TeamType
 
 FOLDER = ROOT / "templates"
 
@@ -40,6 +40,19 @@ def role_names() -> list[str]:
 def team_types() -> dict[str, TeamType]:
     """Every team type, by name."""
     return {path.stem: _team_type(path) for path in sorted((FOLDER / "team_types").glob("*.yaml"))}
+
+
+def plans() -> dict[str, ClaudePlan]:
+    """Claude's plans with their figures, by name."""
+    import yaml  # noqa: PLC0415 - as jinja2
+
+    found = yaml.safe_load((FOLDER / "plans.yaml").read_text(encoding="utf-8"))
+    return {
+        name: ClaudePlan(
+            name, values["summary"], int(values["agents"]), values["window_hours"], tuple(values["weekly_windows"])
+        )
+        for name, values in found.items()
+    }
 
 
 def render(name: str, **values: object) -> str:

@@ -21,7 +21,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {
         "outside": (
             *("config", "store", "tmux", "worktrees", "claude", "host", "templates", "notify"),
-            *("cron", "headless"),
+            *("cron", "headless", "resets"),
             *("repository", "holdings", "snapshots", "removals", "guards", "standing"),
             *("merges", "commands", "remotes"),
         ),
@@ -34,7 +34,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
         "work": (
             *("agents", "messages", "signals", "composer", "delivery", "checkins", "orchestrations", "reports"),
             *("dependencies", "authorizations", "hub", "planning", "launch", "stopping", "status", "history", "daemon"),
-            *("notices", "pings", "errands", "keeping", "named_locks", "news"),
+            *("notices", "pings", "errands", "keeping", "named_locks", "news", "limits", "holds", "governor"),
             *("safekeeping", "clearing", "boundaries", "handing_over", "preparing", "provenance"),
             *("radar", "overlaps", "sync_status", "bringing"),
             *("merging", "merging.candidates", "merging.integrations", "merging.scratch", "merging.checks"),
@@ -49,6 +49,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
                 "cli",
                 "scheduling",
                 "noticing",
+                "watching",
                 "queueing",
                 "reminding",
                 "locking",
@@ -97,6 +98,8 @@ OWNERS = {
     "queue_switch": "queue.entries",
     "notices": "notices",
     "dispatches": "notices",
+    "limits": "limits",
+    "limited_agents": "limits",
     "ping": "pings",
     "lanes": "handing_over",
     "preparations": "preparing",

@@ -27,8 +27,6 @@ NOT_YET = {
     "ai_team_refiner.py": "a team's suggestion on its own",
     "chaos_tester.py": "breaking things on purpose",
     "load_tester.py": "measuring many orchestrations",
-    "credit_management/check_agent_health.sh": "usage limits",
-    "credit_management/credit_monitor.py": "usage limits",
 }
 
 

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sqlite3
 from pathlib import Path
 
-from lib import agents, config, errands, host, launch, orchestrations, planning, specs, stopping, store, worktrees
+from lib import (
+    agents,
+    claude,
+    config,
+    errands,
+    holds,
+    host,
+    launch,
+    orchestrations,
+    planning,
+    specs,
+    stopping,
+    store,
+    worktrees,
+)
 from lib.config import Settings
 from lib.errands import Errands
 from lib.errors import Busy, OrchestratorError, Unavailable
@@ -17,6 +32,7 @@ from lib.models import (
     AttemptOutcome,
     EntryStatus,
     GitMode,
+    Hold,
     Orchestration,
     OrchestrationStatus,
     Program,
@@ -42,13 +58,25 @@ def drain(
         dues += _count(db, attempt, settings, now)
     for attempt in entries.not_closed(db):
         dues += _close(db, tmux, home, attempt, settings, now)
-    while entries.claim(db, now=now, max_concurrent=settings.queue.max_concurrent):
+    hold = functools.partial(hold_of, db, home, settings)
+    while entries.claim(
+        db, now=now, max_concurrent=settings.queue.max_concurrent, is_held=lambda entry: hold(entry) is not None
+    ):
         pass
     for attempt in entries.open_attempts(db):
         if attempt.orchestration_id is None:
             _send(db, home, running, attempt, settings, now)
     due = entries.next_due(db)
     return [*dues, due] if due is not None and due > now else dues
+
+
+def hold_of(db: sqlite3.Connection, home: Path, settings: Settings, entry: QueueEntry) -> Hold | None:
+    """What keeps an entry from being started: whatever holds the account that its agents would use."""
+    return holds.of_account(db, claude.config_dir_of(_program(entry, settings), home))
+
+
+def _program(entry: QueueEntry, settings: Settings) -> Program:
+    return Program(str(entry.options["agent"])) if entry.options.get("agent") else settings.agent
 
 
 def errand(entry_id: int) -> str:
@@ -86,11 +114,13 @@ def _count(db: sqlite3.Connection, attempt: Attempt, settings: Settings, now: in
 
 
 def _is_active(db: sqlite3.Connection, found: Orchestration) -> bool:
-    """Whether a team's clock runs: it should run, somebody of it lives, and no usage limit holds it."""
+    """Whether a team's clock runs: it should run, somebody of it lives, and nothing holds any of it."""
     if found.status is not OrchestrationStatus.RUNNING:
         return False
-    states = {agents.state_of(agent) for agent in agents.of_orchestration(db, found.id)}
-    return AgentState.LIMITED not in states and states != {AgentState.GONE}
+    team = agents.of_orchestration(db, found.id)
+    if any(holds.of(db, agent) for agent in team):
+        return False
+    return any(agents.state_of(agent) is not AgentState.GONE for agent in team)
 
 
 def _close(db: sqlite3.Connection, tmux: Tmux, home: Path, attempt: Attempt, settings: Settings, now: int) -> list[int]:
@@ -162,7 +192,7 @@ def _decide(db: sqlite3.Connection, stage: planning.Stage, entry: QueueEntry, at
     stage.tmux.check()
     project = worktrees.project_root(entry.project)
     options = entry.options
-    program = Program(str(options["agent"])) if options.get("agent") else stage.settings.agent
+    program = _program(entry, stage.settings)
     decided = planning.decide(
         db,
         stage,

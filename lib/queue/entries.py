@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -217,11 +217,17 @@ def cancel(db: sqlite3.Connection, entry_id: int, *, now: int, reason: str = "ca
 # -- running --
 
 
-def claim(db: sqlite3.Connection, *, now: int, max_concurrent: int) -> Attempt | None:
+def claim(
+    db: sqlite3.Connection,
+    *,
+    now: int,
+    max_concurrent: int,
+    is_held: Callable[[QueueEntry], bool] = lambda entry: False,
+) -> Attempt | None:
     """Take the next entry that may run and open its attempt, in one transaction; None when none may.
 
     One team per project; at most `max_concurrent` over all, of which a team that needs attention is none. A failed
-    entry runs again when its pause is over and its batch has nothing else to run.
+    entry runs again when its pause is over and its batch has nothing else to run. One that `is_held` waits.
     """
     with writing(db):
         if paused_at(db) is not None:
@@ -242,6 +248,8 @@ def claim(db: sqlite3.Connection, *, now: int, max_concurrent: int) -> Attempt |
             if entry.status is EntryStatus.RUNNING or is_paused(entry, now) or entry.project in held:
                 continue
             if entry.status is EntryStatus.FAILED and entry.batch_id in batches:
+                continue
+            if is_held(entry):
                 continue
             return _open(db, entry, now)
     return None

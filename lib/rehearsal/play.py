@@ -18,7 +18,7 @@ CHECK = f"{FOLDER}/check.sh"
 MOST_DELIVERABLES = 40
 
 _FRAME = re.compile(r"\[msg (\S+) from ([^\]\s]+)\]\n(.*?)\n?\[end of msg \1\]", re.DOTALL)
-_DIGEST = re.compile(r"\d+ messages have come faster")
+_DIGEST = re.compile(r"\d+ messages have waited to be")
 _DIGEST_PART = re.compile(r"^--- message (\d+) from (\S+)\n", re.MULTILINE)
 _FACT = re.compile(r"^(Spec|Worktree|Branch): (.+?)\s*$", re.MULTILINE)
 _MEMBER = re.compile(r"^- (\S+):([A-Za-z0-9_-]+) \(branch (\S+?)\)", re.MULTILINE)

@@ -17,7 +17,7 @@ from lib.models import Message, MessageKind, MessageStatus, Priority
 from tests.conftest import wait_for
 
 from .conftest import Person, working_alone
-from .model_server import fail, say, say_forever, stream_slowly, tool
+from .model_server import reach_limit, say, say_forever, stream_slowly, tool
 
 pytestmark = pytest.mark.claude_code
 
@@ -353,21 +353,13 @@ class TestLimits:
     ) -> None:
         with working_alone(tmp_path_factory.mktemp("limited"), claude_binary, is_subscriber=True) as person:
             resets_at = int(time.time()) + 7200
-            unified = "anthropic-ratelimit-unified"
-            headers = {
-                f"{unified}-status": "rejected",
-                f"{unified}-reset": str(resets_at),
-                f"{unified}-representative-claim": "five_hour",
-                f"{unified}-5h-utilization": "1.0",
-                f"{unified}-5h-reset": str(resets_at),
-            }
-            person.server.on("Spend the rest", fail(429, "rate_limit_error", "limit", headers))
+            person.server.on("Spend the rest", reach_limit("five_hour", resets_at))
             person.send("Spend the rest")
             person.await_screen("Usage limit reached")
             person.await_status("idle")
             done = person.send("More", "--wait", "2")
             until = datetime.fromtimestamp(resets_at).strftime("%H:%M")
-            assert done.out.startswith(f"queued: orchestrator is limited until {until}")
+            assert done.out.startswith(f"queued: limited until {until}")
             assert person.screen().draft == ""
 
 

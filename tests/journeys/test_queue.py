@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lib import agents, checkins, config, daemon, host, orchestrations, store
+from lib import agents, checkins, config, daemon, holds, host, orchestrations, store
 from lib.errands import Errands
 from lib.models import AgentState, OrchestrationStatus
 from lib.queue import entries
@@ -188,7 +188,7 @@ class TestQueue:
         db = bench.db()
         (agent,) = agents.live(db)
         bench.ok("claude_control.py", "send", agent.target, "rehearse: limit 600")
-        clock.until(lambda: agents.state_of(agents.get(db, agent.id)) is AgentState.LIMITED, "the limit")
+        clock.until(lambda: holds.state_of(db, agents.get(db, agent.id)) is AgentState.LIMITED, "the limit")
         before = bench.rows("SELECT active_ms FROM attempts")
         clock.pass_minutes(60)
         assert state(bench, entry) == "running"

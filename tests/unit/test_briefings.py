@@ -55,6 +55,7 @@ VALUES: dict[str, object] = {
     "what": "May I deploy?",
     "id": 3,
     "minutes": 30,
+    "kind": "five_hour",
     "escalates": True,
     "status": "granted",
     "decided_by": "orchestrator",

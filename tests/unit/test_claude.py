@@ -325,7 +325,7 @@ def payload(**values: object) -> bytes:
     return json.dumps(values).encode()
 
 
-EMPTY = HookReport(event="Stop", conversation_id="", prompt="", error="", last_message="", source="")
+EMPTY = HookReport(event="Stop", conversation_id="", prompt="", error="", last_message="", source="", notification="")
 REPORTS = [
     # What is measured.
     (

@@ -12,7 +12,16 @@ from typing import NamedTuple
 
 import pytest
 
-from lib.screens import Screen, ScreenKind, ends_with_line, read, without_clock
+from lib.screens import (
+    Screen,
+    ScreenKind,
+    continues_by_itself,
+    ends_with_line,
+    has_limit_dialog,
+    limit,
+    read,
+    without_clock,
+)
 
 CAPTURES = sorted((Path(__file__).parent / "screens").glob("*.ansi"))
 
@@ -305,3 +314,47 @@ class TestWithoutClock:
 
     def test_what_is_no_composer_is_taken_as_a_whole(self) -> None:
         assert without_clock("a transcript view\n  line 2 (took 5s)\n") == "a transcript view\nline 2 (took )"
+
+
+def capture(situation: str) -> str:
+    return next(path for path in CAPTURES if path.name.startswith(situation)).read_text()
+
+
+class TestLimits:
+    @pytest.mark.parametrize("renderer", ["classic", "fullscreen"])
+    def test_what_stands_below_the_composer_or_in_the_dialog(self, renderer: str) -> None:
+        assert limit(capture(f"limit-five-80x24-{renderer}")) == "Usage limit reached · limit resets 1:02am"
+        assert limit(capture(f"limit-seven-80x24-{renderer}")) == "resets Nov 26, 12:02am"
+
+    @pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.stem)
+    def test_no_other_window_shows_one(self, path: Path) -> None:
+        is_limit = path.name.startswith("limit-")
+        assert (limit(path.read_text()) is not None) is is_limit
+        assert has_limit_dialog(path.read_text()) is path.name.startswith("limit-seven")
+
+    def test_what_was_said_before_is_no_limit(self) -> None:
+        # An answer that quotes all of it, above an empty composer.
+        quoted = "\n".join(f"  {line}" for line in capture("limit-five-80x24-classic").split("\n")[-6:])
+        dialog = (
+            "  What do you want to do?\n  ❯ 1. Stop and wait for limit to reset\n  Enter to confirm · Esc to cancel"
+        )
+        shown = f"● {quoted}\n{dialog}\n{capture('empty-')}"
+        assert read(shown).kind is COMPOSER
+        assert limit(shown) is None and not has_limit_dialog(shown) and continues_by_itself(shown) is False
+
+    def test_a_dialog_in_an_answer_is_none_although_escape_is_offered_below(self) -> None:
+        rows = capture("limit-five-80x24-classic").rstrip("\n").split("\n")
+        rule = next(number for number, row in enumerate(rows) if "────" in row)
+        rows[rule:rule] = [
+            "  ❯ 1. Stop and wait for limit to reset",
+            "  2. Wait here, then continue automatically at 9pm",
+        ]
+        assert not has_limit_dialog("\n".join(rows))
+        assert limit("\n".join(rows)) == "Usage limit reached · limit resets 1:02am"
+
+    def test_whether_the_client_goes_on_by_itself(self) -> None:
+        five = capture("limit-five-80x24-classic")
+        assert continues_by_itself(five) is True
+        assert continues_by_itself(five.replace("Continuing automatically at 1:02am", "Continuing shortly")) is True
+        assert continues_by_itself(capture("empty-")) is False
+        assert continues_by_itself(capture("limit-seven-80x24-classic")) is None

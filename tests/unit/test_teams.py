@@ -12,6 +12,7 @@ from lib.teams import DEFAULT_TYPE, PLANS, SIZES, TeamType, choose, detect
 
 ROLES = sorted(templates.roles())
 TYPES = templates.team_types()
+FIGURES = templates.plans()
 
 
 def team(
@@ -22,8 +23,8 @@ def team(
     size: str | None = None,
     plan: str | None = None,
 ) -> tuple[str, ...]:
-    chosen = choose(spec, known_roles=ROLES, types=TYPES, roles=roles, team_type=team_type, size=size, plan=plan)
-    return chosen.roles
+    known = {"known_roles": ROLES, "types": TYPES, "plans": FIGURES}
+    return choose(spec, **known, roles=roles, team_type=team_type, size=size, plan=plan).roles  # type: ignore[arg-type]
 
 
 NAMED = [
@@ -102,12 +103,18 @@ def test_size_and_plan_cap_the_team(size: str | None, plan: str | None, roles: t
     assert team(size=size, plan=plan) == roles
 
 
+def test_every_plan_that_can_be_named_has_its_figures() -> None:
+    assert tuple(FIGURES) == PLANS
+    assert [plan.agents for plan in FIGURES.values()] == [3, 5, 8, 10]
+    assert [plan.window_hours for plan in FIGURES.values()] == [5, 5, 5, None]
+
+
 @pytest.mark.parametrize("team_type", TYPES)
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("size", SIZES)
 def test_a_cap_is_never_exceeded(team_type: str, plan: str, size: str) -> None:
     roles = team(team_type=team_type, plan=plan, size=size)
-    assert len(roles) == min(PLANS[plan], SIZES[size], len(TYPES[team_type].roles))
+    assert len(roles) == min(FIGURES[plan].agents, SIZES[size], len(TYPES[team_type].roles))
     assert roles[0] == "orchestrator"
     assert len(set(roles)) == len(roles)
 
@@ -151,6 +158,7 @@ def test_the_order_of_the_types_does_not_matter(spec: str) -> None:
 
 
 def test_the_reason_tells_what_was_chosen() -> None:
-    chosen = choose("x", known_roles=ROLES, types=TYPES, team_type="data_pipeline", size="large", plan="max5")
+    kind = {"team_type": "data_pipeline", "size": "large", "plan": "max5"}
+    chosen = choose("x", known_roles=ROLES, types=TYPES, plans=FIGURES, **kind)
     assert chosen.reason == "data_pipeline, large size, plan max5"
     assert choose("x", known_roles=ROLES, types=TYPES, roles=("tester",)).reason == "named by --roles"

@@ -1,0 +1,32 @@
+"""What keeps an agent from new work, whatever the reason: it gets no message, no check-in, and its clocks stand.
+
+Whoever would give an agent something to do asks here first; what holds it is another room's to know.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from lib import agents, limits
+from lib.models import Agent, AgentState, Hold
+
+
+def of(db: sqlite3.Connection, agent: Agent) -> Hold | None:
+    """What holds an agent now, or None. Cheap: it is asked of every agent that something waits for, on every beat."""
+    return limits.hold_of(db, agent)
+
+
+def of_account(db: sqlite3.Connection, config_dir: Path) -> Hold | None:
+    """What holds all agents of a configuration folder, also those that are still to be started."""
+    return limits.hold_of_account(db, config_dir)
+
+
+def state_of(db: sqlite3.Connection, agent: Agent) -> AgentState:
+    """What an agent does now; one that does nothing because something holds it is shown as that."""
+    state = agents.state_of(agent)
+    has_limit_dialog = state is AgentState.ASKING and agents.has_dialog_open(agent)
+    if state is not AgentState.IDLE and not has_limit_dialog:
+        return state
+    hold = of(db, agent)
+    return hold.state if hold else state
