@@ -43,7 +43,7 @@ class Composer:
         look = self.look()
         match agents.state_of(self.agent) if look else AgentState.GONE:
             case AgentState.GONE:
-                return f"{role} is gone"
+                return f"{role} is gone" if self.agent.process else f"{role} has not started yet"
             case AgentState.STARTING:
                 return f"{role} is starting"
             case AgentState.WORKING if not between_tools:

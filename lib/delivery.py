@@ -65,7 +65,9 @@ def send(
 
 
 def check_is_there(agent: Agent) -> None:
-    """Raise `Unavailable` when an agent is gone."""
+    """Raise `Unavailable` when an agent is gone. One that is yet to be started gets what waits for it then."""
+    if agent.process is None and not agent.is_guest:
+        return
     if agents.state_of(agent) is AgentState.GONE:
         hint = "auto_orchestrate.py --project PROJECT --resume"
         raise Unavailable(f"{agent.target} is gone: its process has ended", hint=hint)

@@ -76,13 +76,13 @@ def briefing_of(db: sqlite3.Connection, agent_id: int) -> Message | None:
 
 
 def pending(db: sqlite3.Connection, agent_id: int) -> list[Message]:
-    """What still has to arrive at an agent, in the order in which it will: by priority, then by age.
+    """What still has to arrive at an agent, in the order in which it will: its briefing, then by priority and age.
 
     What has been pasted comes first: it may stand in the composer, and nothing may be typed after it.
     """
     rows = db.execute(
         f"SELECT * FROM messages WHERE agent_id = ? AND {_IS_PENDING} AND carried_by IS NULL"
-        " ORDER BY status = 'queued', priority DESC, id",
+        " ORDER BY status = 'queued', kind != 'briefing', priority DESC, id",
         (agent_id,),
     )
     return [_message(row) for row in rows]

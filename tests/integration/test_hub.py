@@ -150,7 +150,8 @@ class TestCopies:
         assert [found.id for found in messages.pending(team.db, hub_agent.id)] == [sent.copy.id]
 
     def test_to_an_agent_that_is_gone_nothing_is_sent_and_nothing_logged(self, team: Team) -> None:
-        gone = agents.start_epoch(team.db, team.members["tester"].id, conversation_id="x")
+        tester = team.members["tester"]
+        gone = agents.started(team.db, tester.id, pane_id=f"%{tester.id}", process=host.ended(1))
         with pytest.raises(Unavailable, match="tester is gone"):
             team.send("developer", gone, NEWS, through_hub=True)
         assert (team.rows(), team.log()) == ([], [])

@@ -172,6 +172,27 @@ def test_a_setup_that_fails_stops_the_launch_and_resuming_goes_on(bench: Bench) 
     wait_for(lambda: len(bench.rows("SELECT 1 FROM preparations")) == 3, "all worktrees to be prepared")
 
 
+def test_a_message_to_one_that_is_yet_to_start_waits_and_comes_after_its_briefing(bench: Bench) -> None:
+    project = bench.project()
+    settings = project / ".tmux-orchestrator.yaml"
+    settings.write_text("setup: ['false']\n")
+    assert bench.door("auto_orchestrate.py", "--spec", str(project / "spec.md"), *THREE).code == 1
+    done = bench.ok("send-claude-message.sh", "webapp-impl:developer", "Begin with the greeting")
+    assert done.out.startswith("queued: developer has not started yet")
+    settings.write_text("setup: ['true']\n")
+    bench.ok("auto_orchestrate.py", "--project", str(project), "--resume")
+
+    def arrived() -> list[str]:
+        rows = bench.rows(
+            "SELECT kind FROM messages JOIN agents ON agents.id = agent_id WHERE role = 'developer'"
+            " AND status = 'acknowledged' ORDER BY acknowledged_at, messages.id"
+        )
+        return [row["kind"] for row in rows]
+
+    wait_for(lambda: "message" in arrived(), "the message")
+    assert arrived()[:2] == ["briefing", "message"]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
