@@ -66,6 +66,7 @@ def arm(worktree: Path, rules: Rules, *, home: Path, agent_id: int, epoch: int) 
     for name in (*OURS, *PASSED_ON):
         _link(folder / name)
     _enable_own_configuration(worktree)
+    _leave_rerere_as_it_is(worktree)
     ask(worktree, "config", "--worktree", "core.hooksPath", str(folder))
     # Conflicts that one agent has resolved are resolved for all: git keeps them in the common folder.
     ask(worktree, "config", "--worktree", "rerere.enabled", "true")
@@ -82,13 +83,18 @@ def disarm(worktree: Path, *, agent_id: int) -> None:
 
 def users_hooks(worktree: Path) -> str:
     """Where the user's own hooks are: absolute, or seen from the top of a worktree."""
+    named = ask(_users_checkout(worktree), "config", "--type=path", "--default", "", "--get", "core.hooksPath")
+    return named.rstrip("\n") or str(_common_folder(worktree) / "hooks")
+
+
+def _users_checkout(worktree: Path) -> Path:
+    """Where settings hold as they do for the user; that of a bare repository is the repository itself."""
     first = Path(ask(worktree, "worktree", "list", "--porcelain").split("\n", 1)[0].removeprefix("worktree "))
-    common = Path(ask(worktree, "rev-parse", "--git-common-dir").rstrip("\n"))
-    common = Path(os.path.normpath(worktree / common))
-    # As it holds in the user's own checkout; that of a bare repository is the repository itself.
-    asked = first if first.exists() else common
-    named = ask(asked, "config", "--type=path", "--default", "", "--get", "core.hooksPath").rstrip("\n")
-    return named or str(common / "hooks")
+    return first if first.exists() else _common_folder(worktree)
+
+
+def _common_folder(worktree: Path) -> Path:
+    return Path(os.path.normpath(worktree / ask(worktree, "rev-parse", "--git-common-dir").rstrip("\n")))
 
 
 def note_message(home: Path, agent_id: int, message_id: int) -> None:
@@ -152,7 +158,7 @@ def _link(path: Path) -> None:
 
 def _enable_own_configuration(worktree: Path) -> None:
     """Let each worktree have a configuration of its own, in the order that git-worktree(1) gives."""
-    common = Path(os.path.normpath(worktree / ask(worktree, "rev-parse", "--git-common-dir").rstrip("\n")))
+    common = _common_folder(worktree)
     config = str(common / "config")
 
     def setting(key: str) -> str:
@@ -166,3 +172,11 @@ def _enable_own_configuration(worktree: Path) -> None:
     ask(worktree, "config", "--file", config, "extensions.worktreeConfig", "true")
     for key, _ in moved:
         ask(worktree, "config", "--file", config, "--unset", key)
+
+
+def _leave_rerere_as_it_is(worktree: Path) -> None:
+    """Agents' resolutions are kept in a folder whose being there would switch rerere on for the user's own merges."""
+    common, place = _common_folder(worktree), _users_checkout(worktree)
+    if (common / "rr-cache").exists() or repository.run(place, "config", "--get", "rerere.enabled").returncode == 0:
+        return
+    ask(worktree, "config", "--file", str(common / "config.worktree"), "rerere.enabled", "false")

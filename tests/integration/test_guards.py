@@ -227,6 +227,16 @@ class TestElsewhere:
         assert made.git("branch", "mine", at=linked).returncode != 0
         made.ok("branch", "mine", at=other)
 
+    def test_what_agents_have_resolved_is_not_done_to_the_users_merges(self, made: Repository) -> None:
+        assert made.ok("config", "rerere.enabled") == "true"
+        assert made.ok("config", "rerere.enabled", at=made.project) == "false"
+
+    def test_a_user_who_has_rerere_keeps_it(self, made: Repository) -> None:
+        made.ok("config", "--worktree", "--unset", "rerere.enabled", at=made.project)
+        made.ok("config", "--local", "rerere.enabled", "true", at=made.project)
+        made.arm()
+        assert made.ok("config", "rerere.enabled", at=made.project) == "true"
+
 
 class TestPolicy:
     def test_what_a_policy_opens_is_open(self, made: Repository) -> None:
