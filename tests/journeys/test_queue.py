@@ -222,7 +222,7 @@ class TestQueue:
         configure(bench)
         entry = add(bench, bench.project(), HOLDS)
         db = bench.db()
-        assert entries.claim(db, now=clock.now, max_concurrent=1)
+        assert entries.claim(db, now=host.now_ms(), max_concurrent=1)
         number = killed(bench, "run", 14, str(entry))
         assert number != 0
         clock.until(lambda: state(bench, entry) == "running", "the team")
