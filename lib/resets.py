@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
-from zoneinfo import ZoneInfo
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _RESETS = re.compile(
@@ -35,6 +34,8 @@ def parse(words: str, *, now: int, zone: tzinfo | None = None) -> int | None:
     """
     if epoch := _EPOCH.search(words):
         return checked(int(epoch[1]), now=now)
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - 3 ms, and limits are rarer than messages
+
     said_at = datetime.fromtimestamp(now / 1000, UTC)
     for found in _RESETS.finditer(words):
         try:
