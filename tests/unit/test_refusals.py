@@ -39,6 +39,13 @@ HOOKS = [
         LimitKind.OVERLOADED,
         False,
     ),
+    (
+        "rate_limit",
+        "API Error: Request rejected (429) · This request would exceed your organization's rate limit of 40,000 tokens",
+        LimitKind.OVERLOADED,
+        False,
+    ),
+    ("server_error", "API Error: Connection refused — a firewall may be blocking it", LimitKind.OVERLOADED, False),
     ("server_error", "API Error: 529 Overloaded. This is a server-side issue", LimitKind.OVERLOADED, False),
     ("server_error", "API Error: 500 Internal server error. resets 3am (UTC)", LimitKind.OVERLOADED, False),
     ("overloaded", "", LimitKind.OVERLOADED, False),
