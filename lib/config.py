@@ -40,6 +40,11 @@ def policy_path() -> Path:
     return config_path().with_name("policy.yaml")
 
 
+def prices_path() -> Path:
+    """The user's own prices of models, beside config.yaml."""
+    return config_path().with_name("prices.yaml")
+
+
 @dataclass(frozen=True)
 class QueueSettings:
     """How the queue of specs drains."""

@@ -30,6 +30,7 @@ from lib import (
     holds,
     host,
     keeping,
+    ledger,
     messages,
     news,
     notices,
@@ -87,6 +88,8 @@ class Life:
     swept_at: int | None = None
     #: What was seen of transcripts.
     transcripts: governor.Observation = field(default_factory=governor.Observation)
+    #: What is known of agents' transcripts.
+    counting: ledger.Watch = field(default_factory=ledger.Watch)
     #: What was seen of the agents that are at work.
     observation: keeping.Observation = field(default_factory=keeping.Observation)
 
@@ -214,6 +217,11 @@ def _deliver_to(beat: Beat, agent_id: int) -> None:
         db.close()
 
 
+def count_spending(beat: Beat) -> None:
+    """Count what agents have used since the last time."""
+    beat.dues += ledger.keep_up(beat.db, beat.life.counting, now=beat.now)
+
+
 def keep_teams(beat: Beat) -> None:
     """Start again what has ended of a team that should run."""
     if beat.life.settings.recovery.enabled:
@@ -335,6 +343,7 @@ STEPS: tuple[Callable[[Beat], None], ...] = (
     escalate_authorizations,
     hand_over_commits,
     deliver_messages,
+    count_spending,
     keep_teams,
     look_for_stuck,
     merge_candidates,

@@ -492,6 +492,69 @@ class Hold:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What answers of a model have used, in tokens; `thinking` is a part of `output`.
+
+    `input` is what of the prompt neither came from the cache nor went to it. Writes to the cache are kept for five
+    minutes or for an hour.
+    """
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    thinking: int = 0
+    web_searches: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(one + more for one, more in zip(self.counts, other.counts, strict=True)))
+
+    def __neg__(self) -> Usage:
+        return Usage(*(-one for one in self.counts))
+
+    def at_least(self, other: Usage) -> Usage:
+        """The larger count of each kind."""
+        return Usage(*map(max, self.counts, other.counts))
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The counts in the order of the fields."""
+        return (
+            *(self.input, self.output, self.cache_read, self.cache_write_5m, self.cache_write_1h),
+            *(self.thinking, self.web_searches),
+        )
+
+    @property
+    def prompt(self) -> int:
+        """The tokens that went to the model."""
+        return self.input + self.cache_read + self.cache_write_5m + self.cache_write_1h
+
+    @property
+    def tokens(self) -> int:
+        """All tokens, each once."""
+        return self.prompt + self.output
+
+
+@dataclass(frozen=True)
+class Sort:
+    """What the price of an answer depends on, beside its tokens.
+
+    `above` is the largest of `PROMPT_STEPS` that its prompt was longer than; `at` a time (UTC milliseconds).
+    """
+
+    model: str
+    at: int
+    above: int = 0
+    is_fast: bool = False
+    is_us: bool = False
+
+
+#: Lengths of prompts, in tokens, above which a model may cost more.
+PROMPT_STEPS = (0, 100_000, 200_000)
+
+
+@dataclass(frozen=True)
 class Dependency:
     """A role that waits for another role's completion; `message_id` is the one notice that told it."""
 

@@ -27,7 +27,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
         ),
         "judgement": (
             *("specs", "teams", "screens", "framing", "cleaning", "routing", "retries", "stuck", "meanwhile"),
-            *("occurrences", "queue.batchfile", "shapes", "guarding"),
+            *("occurrences", "queue.batchfile", "shapes", "guarding", "prices", "supervising"),
         ),
     },
     {
@@ -39,6 +39,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("radar", "overlaps", "sync_status", "bringing"),
             *("merging", "merging.candidates", "merging.integrations", "merging.scratch", "merging.checks"),
             *("merging.hub", "merging.delivering", "merging.sharing"),
+            "ledger",
             *("queue", "queue.entries", "queue.draining", "queue.evidence", "queue.research", "queue.intake"),
             "new_projects",
         )
@@ -64,6 +65,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("syncing.together", "syncing.watching", "sync_board"),
             *(
                 "control",
+                "control.costs",
                 "control.desk",
                 "control.commits",
                 "control.hub",
@@ -111,6 +113,9 @@ OWNERS = {
     "overlaps": "overlaps",
     "candidates": "merging.candidates",
     "integrations": "merging.integrations",
+    "transcript_offsets": "ledger",
+    "spending": "ledger",
+    "counted_answers": "ledger",
     "events": "store",
 }
 #: Reading across the fence, with the reason.
@@ -123,6 +128,8 @@ READERS = {
     ("checkins", "events"): "its figures of a day are counts of its events, by an index of their own",
     ("authorizations", "agents"): "a team's open questions end as one",
     ("dependencies", "reports"): "what a role has reported is the evidence for who waits for it",
+    ("ledger", "agents"): "what was spent is shown by agent and role: one row, one look",
+    ("ledger", "orchestrations"): "whose transcripts are followed is one question of every minute",
     ("messages", "agents"): "a team's messages are cancelled as one",
     ("preparing", "agents"): "a lease ends with the orchestration of its agent",
     ("preparing", "orchestrations"): "a lease ends with the orchestration of its agent",
