@@ -644,6 +644,14 @@ class Prompted:
     is_helper: bool
 
 
+@dataclass(frozen=True)
+class Summarised:
+    """That a conversation was summarised: Claude Code (2.1.330) keeps no entry of what asking for that has used.
+
+    Its own sum, which it writes when it ends, holds it; until then nobody knows.
+    """
+
+
 _IS_USER = re.compile(rb'"type": ?"user"')
 _GOES_ON = ("task-notification", "auto-continuation")
 _INTERRUPTED = "[Request interrupted"
@@ -651,7 +659,7 @@ _INTERRUPTED = "[Request interrupted"
 _MOST_TOKENS = 10**12
 
 
-def spending_in(line: bytes) -> Used | Prompted | None:
+def spending_in(line: bytes) -> Used | Prompted | Summarised | None:
     """What a line of a transcript says of what was used. Raises `ValueError` for an answer that cannot be read.
 
     Most lines say nothing of it, and many are long: those are not parsed.
@@ -663,6 +671,8 @@ def spending_in(line: bytes) -> Used | Prompted | None:
     if b'"tool_use_id"' not in line and _IS_USER.search(line):
         entry = _parsed(line)
         return _prompted(entry) if entry.get("type") == "user" else None
+    if b'"compact_boundary"' in line:
+        return Summarised() if _parsed(line).get("subtype") == "compact_boundary" else None
     return None
 
 

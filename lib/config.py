@@ -74,6 +74,17 @@ class LimitSettings:
 
 
 @dataclass(frozen=True)
+class BudgetSettings:
+    """What a new orchestration may spend."""
+
+    usd: float | None = None
+    usd_per_day: float | None = None
+    tokens: int | None = None
+    tokens_per_day: int | None = None
+    grace_minutes: float = 10.0
+
+
+@dataclass(frozen=True)
 class ResearchSettings:
     """How failures are analysed before a spec is tried again."""
 
@@ -121,6 +132,7 @@ class Settings:
     queue: QueueSettings = QueueSettings()
     recovery: RecoverySettings = RecoverySettings()
     limits: LimitSettings = LimitSettings()
+    budget: BudgetSettings = BudgetSettings()
     research: ResearchSettings = ResearchSettings()
     notify: NotifySettings = NotifySettings()
     git: GitSettings = GitSettings()
@@ -259,7 +271,10 @@ _KINDS = {
 }
 _GROUPS: dict[str, type[Any]] = {
     group.__name__: group
-    for group in (QueueSettings, RecoverySettings, LimitSettings, ResearchSettings, NotifySettings, GitSettings)
+    for group in (
+        *(QueueSettings, RecoverySettings, LimitSettings, BudgetSettings, ResearchSettings),
+        *(NotifySettings, GitSettings),
+    )
 }
 _CHOICES: dict[str, tuple[Sequence[str], Callable[[str], object]]] = {
     "agent": ([str(program) for program in Program], Program),

@@ -130,7 +130,28 @@ PRIORITIES = (-1000, 1000)
 BUDGET_MINUTES = (1, 1_000_000)
 
 #: What notices tell of, in the words by which a person chooses (setting `notify.events`).
-NOTICE_KINDS = ("completed", "failed", "needs_attention", "stuck", "abandoned", "batch", "limit")
+NOTICE_KINDS = ("completed", "failed", "needs_attention", "stuck", "abandoned", "batch", "limit", "budget")
+
+
+class BudgetPer(StrEnum):
+    """What a budget is for: the whole of an orchestration, or each day of it anew."""
+
+    ORCHESTRATION = "orchestration"
+    DAY = "day"
+
+
+class BudgetUnit(StrEnum):
+    USD = "usd"
+    TOKENS = "tokens"
+
+
+class BudgetStatus(StrEnum):
+    """Of a budget in its period; since `spent` the work is to be wrapped up, `paused` holds all of it."""
+
+    OPEN = "open"
+    WARNED = "warned"
+    SPENT = "spent"
+    PAUSED = "paused"
 
 
 class CatchUp(StrEnum):
@@ -489,6 +510,36 @@ class Hold:
     why: str
     until: int | None
     state: AgentState = AgentState.LIMITED
+    #: Whether the team may still wrap up: what the Orchestrator says and hears arrives all the same.
+    lets_wrap_up: bool = False
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What an orchestration, or one role of it, may spend, in US dollars or in tokens.
+
+    `period` is the beginning of the day that `status` is about (UTC milliseconds), 0 for the whole. `extra` was added
+    for the period `extra_period`. At `pause_at` what is spent becomes paused; at `settled_at` all had stopped.
+    """
+
+    id: int
+    orchestration_id: str
+    role: str | None
+    per: BudgetPer
+    unit: BudgetUnit
+    amount: float
+    extra: float
+    extra_period: int
+    period: int
+    status: BudgetStatus
+    changed_at: int
+    pause_at: int | None
+    settled_at: int | None
+
+    @property
+    def limit(self) -> float:
+        """What may be spent in its period."""
+        return self.amount + (self.extra if self.extra_period == self.period else 0.0)
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,16 @@ def step(prompt: int) -> int:
     return max(length for length in PROMPT_STEPS if prompt > length or length == 0)
 
 
+def short(count: int) -> str:
+    """A number of tokens in three digits: `950`, `12.3k`, `1.21M`."""
+    size, sign = float(count), ""
+    for sign in ("", "k", "M", "G"):  # noqa: B007 - the last one counts after the loop
+        if size < 999.5:
+            break
+        size /= 1000
+    return f"{size:.3g}{sign}" if sign else str(count)
+
+
 # -- reading a list --
 
 

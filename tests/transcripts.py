@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -81,7 +81,6 @@ class Transcript:
     """The file of one conversation, which grows."""
 
     path: Path
-    used: list[Usage] = field(default_factory=list)
 
     def write(self, *lines: Mapping[str, Any] | bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,6 @@ def main() -> None:
 
 
 # The verbs register themselves with `main`.
-from lib.control import commits, costs, hub, mail, progress, team  # noqa: E402
+from lib.control import budget, commits, costs, hub, mail, progress, team  # noqa: E402
 
-__all__ = ["commits", "costs", "hub", "mail", "main", "progress", "team"]
+__all__ = ["budget", "commits", "costs", "hub", "mail", "main", "progress", "team"]

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from lib.models import Orchestration
     from lib.prices import Bill
 
-#: So much is counted before the table is shown, which takes a second; the scheduler counts the rest.
-_MOST_BYTES = 64 * 1024 * 1024
 _LONGEST_NAME = 33
 
 
@@ -83,18 +81,21 @@ def _team(desk: Caller, session: str) -> Orchestration:
 
 
 def _look(desk: Caller, team: Orchestration | None, by: str, since: int, now: int) -> _Found:
-    from lib import ledger, prices, templates  # noqa: PLC0415 - the verbs beside this one need them not
+    from lib import growth, ledger, prices, templates  # noqa: PLC0415 - the verbs beside this one need them not
 
     team_id = team.id if team else None
-    is_all = ledger.catch_up(desk.db, now=now, most_bytes=_MOST_BYTES)
+    is_all = ledger.catch_up(desk.db, now=now)
     price_list, rows = templates.price_list(), defaultdict(list)
     everything = ledger.spent(desk.db, orchestration=team_id, since=since)
     for one in everything:
         rows[_BY[by](one)].append(one.item)
     total = prices.bill(price_list, [one.item for one in everything])
-    notes = [f"no price known for {model}: {tokens(count)} tokens" for model, count in sorted(total.unpriced.items())]
-    if skipped := ledger.skipped_lines(desk.db, orchestration=team_id):
-        notes.append(f"{skipped} lines of transcripts could not be counted")
+    notes = [
+        f"no price known for {model}: {prices.short(count)} tokens" for model, count in sorted(total.unpriced.items())
+    ]
+    skipped, summaries = growth.uncounted(desk.db, orchestration=team_id)
+    notes += [f"{skipped} lines of transcripts could not be counted"] if skipped else []
+    notes += [f"{summaries} times a conversation was summarised: what that used is told nowhere"] if summaries else []
     if not is_all:
         notes.append("transcripts are still being counted: the scheduler goes on with them")
     return _Found({name: prices.bill(price_list, rows[name]) for name in sorted(rows)}, total, notes)
@@ -115,12 +116,14 @@ def _lines(found: _Found, title: str, by: str) -> list[str]:
 
 
 def _bill_line(name: str, width: int, one: Bill) -> str:
+    from lib.prices import short  # noqa: PLC0415 - as in `_look`
+
     share, used = one.supervision_share, one.usage
     return _line(
         name,
         width,
         str(one.answers),
-        *map(tokens, (used.input, used.cache_read, used.cache_write_5m + used.cache_write_1h, used.output)),
+        *map(short, (used.input, used.cache_read, used.cache_write_5m + used.cache_write_1h, used.output)),
         f"{share:.0%}" if share is not None else "-",
         dollars(one),
     )
@@ -136,16 +139,6 @@ def dollars(one: Bill) -> str:
     if one.unpriced and not one.usd:
         return "no price"
     return f"{one.usd:,.2f}{'+' if one.unpriced else ''}"
-
-
-def tokens(count: int) -> str:
-    """A number of tokens in three digits: `950`, `12.3k`, `1.21M`."""
-    size, sign = float(count), ""
-    for sign in ("", "k", "M", "G"):  # noqa: B007 - the last one counts after the loop
-        if size < 999.5:
-            break
-        size /= 1000
-    return f"{size:.3g}{sign}" if sign else str(count)
 
 
 def _data(found: _Found, by: str, team: Orchestration | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from tests.agents import a_team
 from tests.conftest import Bench, wait_for
 
 from .conftest import ClaudeHome, Person, working_alone
-from .model_server import ModelServer, Turn, fail, say, tool
+from .model_server import ModelServer, Turn, fail, say, say_forever, tool
 
 pytestmark = pytest.mark.claude_code
 
@@ -99,6 +99,73 @@ def _check_supervision(person: Person) -> None:
     assert len(asked) == 1
     assert total["supervision"]["tokens"]["input"] >= asked[0].usage["input_tokens"]
     assert 0 < total["supervision"]["share"] < 0.6
+
+
+# -- budgets --
+
+QUICK_GRACE = "messages_per_minute: 100000\nbudget: {grace_minutes: 0.05}\n"
+
+
+def status(person: Person) -> str:
+    return str(person.bench.rows("SELECT status FROM orchestrations")[0]["status"])
+
+
+def await_status(person: Person, wanted: str) -> None:
+    wait_for(lambda: status(person) == wanted, f"{wanted}, not {status(person)}", seconds=60)
+
+
+def test_a_budget_stops_a_turn_that_has_no_end_and_an_extension_takes_it_up(
+    tmp_path: Path, claude_binary: Path
+) -> None:
+    with working_alone(tmp_path, claude_binary, QUICK_GRACE) as person:
+        server, bench, pid = person.server, person.bench, person.session["pid"]
+        server.on("FOREVER", say_forever())
+        assert person.send("FOREVER").code == 0
+        server.wait_for("FOREVER")
+        (Path(bench.rows("SELECT worktree FROM agents")[0]["worktree"]) / "draft.txt").write_text("not committed")
+        bench.ok("claude_control.py", "budget", "set", "webapp-impl", "--tokens", "1000")  # the briefing has cost more
+        await_status(person, "paused")
+        person.await_status("idle")
+        wait_for(lambda: bench.rows("SELECT * FROM budgets WHERE settled_at > 0"), "everybody to have stopped")
+        assert person.session["pid"] == pid
+        assert bench.rows("SELECT how FROM budget_stops") == [{"how": "interrupted"}]
+        snapshots = bench.ok("sync_coordinator.py", "snapshots", "--json").json
+        assert "before a budget pauses it" in str(snapshots)
+        assert any("The budget of 1k tokens of this team is used up" in text for text in server.prompts())
+
+        seen = len(server.turns())
+        waits = person.send("STILL THERE?", "--priority", "emergency")
+        assert "paused: the budget of 1k tokens is used up" in waits.out
+        refused = bench.door("auto_orchestrate.py", "--project", str(tmp_path / "webapp"), "--resume")
+        assert "claude_control.py budget extend webapp-impl --tokens 1M" in refused.err
+        assert (refused.code, len(server.turns())) == (5, seen)
+
+        bench.ok("claude_control.py", "budget", "extend", "webapp-impl", "--tokens", "10M")
+        server.wait_for("Your last turn was stopped because a budget was used up")
+        server.wait_for("STILL THERE?")
+        assert (status(person), person.session["pid"]) == ("running", pid)
+        assert bench.rows("SELECT * FROM budget_stops") == []
+
+
+def test_a_budget_also_stops_helpers_that_were_left_at_work(tmp_path: Path, claude_binary: Path) -> None:
+    with working_alone(tmp_path, claude_binary, QUICK_GRACE) as person:
+        server, bench, pid = person.server, person.bench, person.session["pid"]
+        asking = {"description": "look", "prompt": "HELP for ever", "subagent_type": "general-purpose"}
+        server.on("HELP for ever", Turn("I look", (BASH,), wait_seconds=0.5), repeat_last=True)
+        server.on(lambda request: "DELEGATE" in request.prompt and not request.tool_results, tool("Agent", asking))
+        assert person.send("DELEGATE").code == 0
+        server.wait_for("HELP for ever", times=3)
+        bench.ok("claude_control.py", "budget", "set", "webapp-impl", "--tokens", "1000")
+        await_status(person, "paused")
+        wait_for(lambda: bench.rows("SELECT * FROM budgets WHERE settled_at > 0"), "all to have stopped", seconds=90)
+        seen = len(server.turns("HELP"))
+        # Escape ends the agent's own turn and no helper: its process had to go.
+        assert (bench.rows("SELECT how FROM budget_stops"), host.process(pid)) == ([{"how": "ended"}], None)
+        assert status(person) == "paused"
+        bench.ok("claude_control.py", "budget", "extend", "webapp-impl", "--tokens", "10M")
+        wait_for(lambda: person.session.get("pid") not in (None, pid), "the agent to be started again", seconds=60)
+        server.wait_for("Your last turn was stopped because a budget was used up", timeout_seconds=40)
+        assert len(server.turns("HELP")) <= seen + 1
 
 
 def run(folder: Path, environment: Mapping[str, str], *words: str) -> dict[str, Any]:

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib import agents, daemon, ledger, messages, orchestrations, prices, store, templates
+from lib import agents, daemon, growth, ledger, messages, orchestrations, prices, store, templates
+from lib.config import Settings
 from lib.ledger import KEPT_MS, QUARTER_MS, SETTLED_MS
 from lib.models import Agent, Message, MessageKind, OrchestrationStatus, Usage
-from tests.agents import a_life, a_team
+from tests.agents import Unsent, a_team
 from tests.conftest import Bench
 from tests.transcripts import USED, USED_USD, Transcript, answer, prompt, told, transcript_of
 
@@ -274,7 +275,7 @@ def test_what_cannot_be_read_is_left_out_told_once_and_counted(books: Books) -> 
     books.count()
     assert books.answers == 3
     assert len(books.events("transcript.skipped")) == 1
-    assert ledger.skipped_lines(books.db) > 3
+    assert growth.uncounted(books.db)[0] > 3
 
 
 @pytest.mark.parametrize(
@@ -296,6 +297,17 @@ def test_a_foreign_field_does_no_harm(books: Books, changed: dict[str, Any], exp
     assert books.used == (expected or Usage(1_000, 100, 10_000, 0, 7))
 
 
+def test_how_often_a_conversation_was_summarised_is_said(books: Books, bench: Bench) -> None:
+    summary = {"type": "system", "subtype": "compact_boundary", "compactMetadata": {"preTokens": 18_343}}
+    books.transcript.write(answer(at=NOW), summary)
+    books.count()
+    books.transcript.write(answer(at=NOW), summary, prompt('a text that says "compact_boundary"', at=NOW))
+    books.count()
+    assert growth.uncounted(books.db) == (0, 2)
+    said = "2 times a conversation was summarised: what that used is told nowhere"
+    assert bench.ok("claude_control.py", "costs", "--json").json["notes"] == [said]
+
+
 def test_an_answer_without_an_id_stands_for_itself(books: Books) -> None:
     line = answer(at=NOW)
     del line["message"]["id"]
@@ -307,7 +319,7 @@ def test_an_answer_without_an_id_stands_for_itself(books: Books) -> None:
 def test_an_error_that_is_shown_as_an_answer_costs_nothing(books: Books) -> None:
     books.transcript.write(answer(Usage(), at=NOW, model="<synthetic>"))
     books.count()
-    assert (books.answers, ledger.skipped_lines(books.db)) == (0, 0)
+    assert (books.answers, growth.uncounted(books.db)) == (0, (0, 0))
 
 
 @pytest.mark.parametrize(
@@ -359,16 +371,16 @@ def test_a_file_that_may_not_be_read_is_told_once(books: Books, monkeypatch: pyt
 
 
 def test_a_line_that_is_longer_than_any_answer_is_left_out(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "LONGEST_LINE_BYTES", 5_000)
-    monkeypatch.setattr(ledger, "BLOCK_BYTES", 1_000)
+    monkeypatch.setattr(growth, "LONGEST_LINE_BYTES", 5_000)
+    monkeypatch.setattr(growth, "BLOCK_BYTES", 1_000)
     books.transcript.write(answer(id="msg_1", at=NOW), b"x" * 50_000 + b"\n", answer(id="msg_2", at=NOW))
     books.count_by_blocks(1_000)
     assert books.answers == 2
-    assert ledger.skipped_lines(books.db) >= 1
+    assert growth.uncounted(books.db)[0] >= 1
 
 
 def test_two_that_count_at_once_count_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(growth, "BLOCK_BYTES", 20_000)
     books.transcript.write(*(answer(at=NOW) for _ in range(400)))
     home = Path(books.db.execute("PRAGMA database_list").fetchone()[2]).parent
 
@@ -389,7 +401,7 @@ def test_two_that_count_at_once_count_once(books: Books, monkeypatch: pytest.Mon
 def test_a_failure_while_it_counts_leaves_all_for_the_next_time(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     books.transcript.write(answer(at=NOW), answer(at=NOW))
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(ledger, "_keep", _fails)
+        patch.setattr(growth, "keep", _fails)
         books.count()
     assert books.answers == 0
     books.count()
@@ -517,7 +529,8 @@ def test_a_team_that_has_ended_is_followed_for_a_day(books: Books) -> None:
 
 def test_the_daemon_counts_in_its_beat(books: Books, bench: Bench, tmp_path: Path) -> None:
     books.transcript.write(answer(at=NOW))
-    beat = daemon.tick(books.db, bench.tmux, tmp_path / "state", now=NOW, life=a_life(tmp_path / "state"))
+    life = daemon.Life(Settings(), Unsent(bench.home))
+    beat = daemon.tick(books.db, bench.tmux, tmp_path / "state", now=NOW, life=life)
     assert (books.answers, beat.failed) == (1, False)
 
 
@@ -634,6 +647,9 @@ def test_the_sum_is_that_of_one_reading_of_all_that_was_ever_there(steps: list[S
             play.do(step)
         assert books.used.output == sum(play.shown.values())
         assert books.answers == len(play.shown)
+        assert books.agent.orchestration_id
+        days = ledger.sums(books.db, orchestration=books.agent.orchestration_id)
+        assert sum(one.usage.output for one in days) == books.used.output
         in_rows = books.db.execute("SELECT count(*), coalesce(sum(output), 0) FROM counted_answers").fetchone()
         assert tuple(in_rows) == (books.answers, books.used.output)
         books.db.close()
