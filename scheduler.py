@@ -63,6 +63,7 @@ def _on_entry(name: str, text: str) -> Callable[[F], F]:
 @_action("queue-resume", "Let the queue drain again.")
 @_on_entry("queue-run", "Launch an entry that the scheduler has claimed, as the scheduler does.")
 @_action("send-notices", "Send the notices that wait, as the scheduler does.")
+@_action("stop-spending", "Stop the agents that a budget has paused, as the scheduler does.")
 @_action("notify-test", "Send a notice to every address of the configuration, and say how it went.")
 @click.option("--recurring", is_flag=True, help="A check-in: again every so many MINUTES.")
 @click.option("--cron", metavar="LINE", help="A check-in: at these times instead of MINUTES, which is left out.")

@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 import psutil
 
-from benchmarks import draining, git_work, hand_over, idle, limits, merging, messages, teams
+from benchmarks import draining, git_work, hand_over, idle, limits, merging, messages, spending, teams
 from benchmarks.figures import Figure, as_markdown
 from benchmarks.machine import claude_binary
 from lib import cli
@@ -47,6 +47,7 @@ MEASUREMENTS: dict[str, Callable[[teams.Counts], list[Figure]]] = {
     "merging": merging.merging,
     "idle": idle.idle,
     "limits": limits.quiet,
+    "spending": spending.spending,
 }
 
 

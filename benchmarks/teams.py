@@ -31,9 +31,20 @@ class Counts:
     starts: int = 30
     completions: int = 10
     idle_seconds: float = 30.0
+    looks: int = 20
+    transcript_bytes: int = 1_000_000_000
 
 
-QUICK = Counts(launches=2, sends=10, messages=12, starts=8, completions=3, idle_seconds=8.0)
+QUICK = Counts(
+    launches=2,
+    sends=10,
+    messages=12,
+    starts=8,
+    completions=3,
+    idle_seconds=8.0,
+    looks=5,
+    transcript_bytes=50_000_000,
+)
 
 
 @contextmanager

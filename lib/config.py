@@ -40,6 +40,11 @@ def policy_path() -> Path:
     return config_path().with_name("policy.yaml")
 
 
+def prices_path() -> Path:
+    """The user's own prices of models, beside config.yaml."""
+    return config_path().with_name("prices.yaml")
+
+
 @dataclass(frozen=True)
 class QueueSettings:
     """How the queue of specs drains."""
@@ -66,6 +71,17 @@ class LimitSettings:
     grace_seconds: float = 60.0
     spacing_seconds: float = 5.0
     look_again_minutes: float = 15.0
+
+
+@dataclass(frozen=True)
+class BudgetSettings:
+    """What a new orchestration may spend."""
+
+    usd: float | None = None
+    usd_per_day: float | None = None
+    tokens: int | None = None
+    tokens_per_day: int | None = None
+    grace_minutes: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -116,6 +132,7 @@ class Settings:
     queue: QueueSettings = QueueSettings()
     recovery: RecoverySettings = RecoverySettings()
     limits: LimitSettings = LimitSettings()
+    budget: BudgetSettings = BudgetSettings()
     research: ResearchSettings = ResearchSettings()
     notify: NotifySettings = NotifySettings()
     git: GitSettings = GitSettings()
@@ -254,7 +271,10 @@ _KINDS = {
 }
 _GROUPS: dict[str, type[Any]] = {
     group.__name__: group
-    for group in (QueueSettings, RecoverySettings, LimitSettings, ResearchSettings, NotifySettings, GitSettings)
+    for group in (
+        *(QueueSettings, RecoverySettings, LimitSettings, BudgetSettings, ResearchSettings),
+        *(NotifySettings, GitSettings),
+    )
 }
 _CHOICES: dict[str, tuple[Sequence[str], Callable[[str], object]]] = {
     "agent": ([str(program) for program in Program], Program),

@@ -22,14 +22,17 @@ from typing import Any
 from lib import (
     agents,
     authorizations,
+    budgets,
     checkins,
     config,
     delivery,
     governor,
+    halting,
     handing_over,
     holds,
     host,
     keeping,
+    ledger,
     messages,
     news,
     notices,
@@ -87,6 +90,10 @@ class Life:
     swept_at: int | None = None
     #: What was seen of transcripts.
     transcripts: governor.Observation = field(default_factory=governor.Observation)
+    #: What is known of agents' transcripts.
+    counting: ledger.Watch = field(default_factory=ledger.Watch)
+    #: When budgets were last looked at.
+    budgets: budgets.Watch = field(default_factory=budgets.Watch)
     #: What was seen of the agents that are at work.
     observation: keeping.Observation = field(default_factory=keeping.Observation)
 
@@ -188,6 +195,8 @@ def _says_why_it_waits(beat: Beat, agent: Agent) -> bool:
     if hold is None or agent.is_guest:  # of a guest nobody else learns that it ends
         return False
     waiting = messages.pending(beat.db, agent.id)
+    if not all(holds.keeps_back(hold, agent, one) for one in waiting):
+        return False
     if not waiting or waiting[0].status is not MessageStatus.QUEUED:
         return False  # it stands in the composer: its delivery goes on
     delivery.keep_waiting(beat.db, agent, waiting, hold, now=beat.now)
@@ -212,6 +221,28 @@ def _deliver_to(beat: Beat, agent_id: int) -> None:
         delivery.deliver(desk, agents.get(db, agent_id), wait_seconds=ACKNOWLEDGED_WITHIN_SECONDS)
     finally:
         db.close()
+
+
+def count_spending(beat: Beat) -> None:
+    """Count what agents have used since the last time."""
+    beat.dues += ledger.keep_up(beat.db, beat.life.counting, now=beat.now)
+
+
+def keep_budgets(beat: Beat) -> None:
+    """Warn of budgets, have work wrapped up and pause teams by them, and have whoever they pause be stopped."""
+    life = beat.life
+    beat.dues += budgets.govern(
+        beat.db,
+        life.budgets,
+        grace_minutes=life.settings.budget.grace_minutes,
+        is_news=life.counting.is_news,
+        now=beat.now,
+    )
+    if budgets.to_be_stopped(beat.db, life.budgets, now=beat.now):
+        life.budgets.stopped_at = beat.now
+        life.errands.start(halting.ERRAND, "scheduler.py", "--stop-spending", "--quiet")
+    if budgets.is_pausing(beat.db):
+        beat.dues.append(beat.now + budgets.STOP_AGAIN_MS)
 
 
 def keep_teams(beat: Beat) -> None:
@@ -331,6 +362,8 @@ def watch_overlaps(beat: Beat) -> None:
 STEPS: tuple[Callable[[Beat], None], ...] = (
     read_signals,
     govern_limits,
+    count_spending,
+    keep_budgets,
     fire_check_ins,
     escalate_authorizations,
     hand_over_commits,

@@ -97,14 +97,21 @@ def resend(desk: Desk, message: Message, *, wait_seconds: float) -> Message:
     return messages.get(desk.db, message.id)
 
 
-def _interrupt(desk: Desk, agent: Agent, message: Message) -> None:
+def interrupt(desk: Desk, agent: Agent) -> str | None:
+    """End the turn that an agent is in. Returns None when it has none any more, else what is in the way."""
     try:
         with host.lock(_lock_of(desk, agent), wait_seconds=_INTERRUPTED_WITHIN_SECONDS):
             composer = Composer(desk.tmux, agent)
-            if not composer.look() or not composer.interrupt(within_seconds=_INTERRUPTED_WITHIN_SECONDS):
-                messages.hold(desk.db, message, f"{agent.role} has not stopped for the interrupt")
-    except Busy:  # the message is recorded all the same, and comes after the other
-        messages.hold(desk.db, message, f"another message to {agent.role} is on its way")
+            if composer.look() and composer.interrupt(within_seconds=_INTERRUPTED_WITHIN_SECONDS):
+                return None
+            return f"{agent.role} has not stopped for the interrupt"
+    except Busy:
+        return f"another message to {agent.role} is on its way"
+
+
+def _interrupt(desk: Desk, agent: Agent, message: Message) -> None:
+    if reason := interrupt(desk, agent):  # the message is recorded all the same, and comes after the other
+        messages.hold(desk.db, message, reason)
 
 
 def deliver(desk: Desk, agent: Agent, *, until: int | None = None, wait_seconds: float = 0.0) -> None:
@@ -187,6 +194,9 @@ def _next(desk: Desk, agent: Agent, waiting: list[Message]) -> Message | None:
         return first
     now = host.now_ms()
     if hold := holds.of(desk.db, agent):
+        let_through = (one for one in waiting if not holds.keeps_back(hold, agent, one))
+        if (passing := next(let_through, None)) is not None:
+            return passing
         keep_waiting(desk.db, agent, waiting, hold, now=now)
         return None
     if not messages.is_under_rate(first):

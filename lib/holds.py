@@ -8,13 +8,21 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from lib import agents, limits
-from lib.models import Agent, AgentState, Hold
+from lib import agents, budgets, limits
+from lib.models import Agent, AgentState, Hold, Message, MessageKind
+from lib.teams import ORCHESTRATOR
 
 
 def of(db: sqlite3.Connection, agent: Agent) -> Hold | None:
     """What holds an agent now, or None. Cheap: it is asked of every agent that something waits for, on every beat."""
-    return limits.hold_of(db, agent)
+    return limits.hold_of(db, agent) or budgets.hold_of(db, agent)
+
+
+def keeps_back(hold: Hold, agent: Agent, message: Message) -> bool:
+    """Whether a hold keeps a message from an agent: while a team may wrap up, its Orchestrator speaks and listens."""
+    if not hold.lets_wrap_up or message.kind is MessageKind.CHECK_IN:
+        return True
+    return ORCHESTRATOR not in (agent.role, message.sender)
 
 
 def of_account(db: sqlite3.Connection, config_dir: Path) -> Hold | None:

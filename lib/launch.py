@@ -18,6 +18,7 @@ from pathlib import Path
 from lib import (
     agents,
     boundaries,
+    budgets,
     checkins,
     claude,
     config,
@@ -89,6 +90,11 @@ def resume(db: sqlite3.Connection, stage: planning.Stage, project: Path, *, prog
         raise NotFound(
             f"{project} has no orchestration to resume" + (f": the last one is {ended.status}" if ended else ""),
             hint=f"auto_orchestrate.py --project {project} --spec SPEC",
+        )
+    if budget := budgets.that_pauses(db, found.id):
+        raise Unavailable(
+            f"{found.session} is paused: the budget of {budgets.words(budget)} is used up",
+            hint=budgets.remedy(budget, found.session),
         )
     installation = preflight(stage, found)
     if found.status is OrchestrationStatus.NEEDS_ATTENTION:  # a person has come

@@ -53,6 +53,15 @@ def open_limits(db: sqlite3.Connection) -> list[Limit]:
     return [_limit(row) for row in db.execute(f"{_OPEN} ORDER BY id")]
 
 
+def accounts_with_windows(db: sqlite3.Connection) -> dict[Path, int | None]:
+    """The configuration folders whose account has met a five-hour limit, with the reset time of one that is open."""
+    rows = db.execute(
+        "SELECT config_dir, max(CASE WHEN over_at IS NULL THEN resets_at END) FROM limits WHERE kind = 'five_hour'"
+        " GROUP BY config_dir"
+    )
+    return {Path(row[0]): row[1] for row in rows}
+
+
 def hold_of(db: sqlite3.Connection, agent: Agent) -> Hold | None:
     """What keeps an agent from work now, or None. It costs one look at a table that is mostly empty."""
     row = db.execute(

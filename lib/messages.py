@@ -313,6 +313,13 @@ def bundle_held(db: sqlite3.Connection, agent: Agent, *, now: int) -> None:
         db.executemany("UPDATE messages SET carried_by = ? WHERE id = ?", [(made.id, row["id"]) for row in rows])
 
 
+def carried_by(db: sqlite3.Connection, digest_id: int) -> list[Message]:
+    """The messages that a digest carries; none for any other message."""
+    return [
+        _message(row) for row in db.execute("SELECT * FROM messages WHERE carried_by = ? ORDER BY id", (digest_id,))
+    ]
+
+
 def count_pending(db: sqlite3.Connection, agent_id: int) -> int:
     """How many messages an agent has still to get."""
     row = db.execute(f"SELECT count(*) FROM messages WHERE agent_id = ? AND {_IS_PENDING}", (agent_id,)).fetchone()

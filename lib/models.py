@@ -130,7 +130,28 @@ PRIORITIES = (-1000, 1000)
 BUDGET_MINUTES = (1, 1_000_000)
 
 #: What notices tell of, in the words by which a person chooses (setting `notify.events`).
-NOTICE_KINDS = ("completed", "failed", "needs_attention", "stuck", "abandoned", "batch", "limit")
+NOTICE_KINDS = ("completed", "failed", "needs_attention", "stuck", "abandoned", "batch", "limit", "budget")
+
+
+class BudgetPer(StrEnum):
+    """What a budget is for: the whole of an orchestration, or each day of it anew."""
+
+    ORCHESTRATION = "orchestration"
+    DAY = "day"
+
+
+class BudgetUnit(StrEnum):
+    USD = "usd"
+    TOKENS = "tokens"
+
+
+class BudgetStatus(StrEnum):
+    """Of a budget in its period; since `spent` the work is to be wrapped up, `paused` holds all of it."""
+
+    OPEN = "open"
+    WARNED = "warned"
+    SPENT = "spent"
+    PAUSED = "paused"
 
 
 class CatchUp(StrEnum):
@@ -489,6 +510,99 @@ class Hold:
     why: str
     until: int | None
     state: AgentState = AgentState.LIMITED
+    #: Whether the team may still wrap up: what the Orchestrator says and hears arrives all the same.
+    lets_wrap_up: bool = False
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What an orchestration, or one role of it, may spend, in US dollars or in tokens.
+
+    `period` is the beginning of the day that `status` is about (UTC milliseconds), 0 for the whole. `extra` was added
+    for the period `extra_period`. At `pause_at` what is spent becomes paused; at `settled_at` all had stopped.
+    """
+
+    id: int
+    orchestration_id: str
+    role: str | None
+    per: BudgetPer
+    unit: BudgetUnit
+    amount: float
+    extra: float
+    extra_period: int
+    period: int
+    status: BudgetStatus
+    changed_at: int
+    pause_at: int | None
+    settled_at: int | None
+
+    @property
+    def limit(self) -> float:
+        """What may be spent in its period."""
+        return self.amount + (self.extra if self.extra_period == self.period else 0.0)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What answers of a model have used, in tokens; `thinking` is a part of `output`.
+
+    `input` is what of the prompt neither came from the cache nor went to it. Writes to the cache are kept for five
+    minutes or for an hour.
+    """
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    thinking: int = 0
+    web_searches: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(one + more for one, more in zip(self.counts, other.counts, strict=True)))
+
+    def __neg__(self) -> Usage:
+        return Usage(*(-one for one in self.counts))
+
+    def at_least(self, other: Usage) -> Usage:
+        """The larger count of each kind."""
+        return Usage(*map(max, self.counts, other.counts))
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The counts in the order of the fields."""
+        return (
+            *(self.input, self.output, self.cache_read, self.cache_write_5m, self.cache_write_1h),
+            *(self.thinking, self.web_searches),
+        )
+
+    @property
+    def prompt(self) -> int:
+        """The tokens that went to the model."""
+        return self.input + self.cache_read + self.cache_write_5m + self.cache_write_1h
+
+    @property
+    def tokens(self) -> int:
+        """All tokens, each once."""
+        return self.prompt + self.output
+
+
+@dataclass(frozen=True)
+class Sort:
+    """What the price of an answer depends on, beside its tokens.
+
+    `above` is the largest of `PROMPT_STEPS` that its prompt was longer than; `at` a time (UTC milliseconds).
+    """
+
+    model: str
+    at: int
+    above: int = 0
+    is_fast: bool = False
+    is_us: bool = False
+
+
+#: Lengths of prompts, in tokens, above which a model may cost more.
+PROMPT_STEPS = (0, 100_000, 200_000)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lib import (
     agents,
+    budgets,
     checkins,
     claude,
     config,
@@ -232,6 +233,7 @@ def record(db: sqlite3.Connection, stage: Stage, decided: Plan) -> None:
             named = replace(decided.orchestration, session=_free_session(db, stage.tmux, wanted))
             decided = replace(decided, orchestration=named)
         orchestrations.add(db, decided.orchestration)
+        budgets.begin(db, decided.orchestration.id, stage.settings.budget, now=now)
         for new in decided.agents:
             agent_id = agents.add(db, decided.orchestration, new)
             role = roles[new.role]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from lib import daemon, host, noticing, queueing, reminding, store
+from lib import daemon, delivery, errands, halting, host, noticing, outlooks, queueing, reminding, store
 from lib.cli import Output
 from lib.errors import Usage
 from lib.models import EntryStatus
@@ -109,13 +109,20 @@ def show_status(output: Output, home: Path) -> None:
     paused_at = entries.paused_at(db)
     found = [f"{counts[status]} {status}" for status in EntryStatus if counts[status]]
     found += [f"paused since {ago(now - paused_at)}"] if paused_at is not None else []
+    seen = outlooks.every(db, now=now)
     output.answer(
-        "\n".join([text, *check_in_lines, f"queue: {', '.join(found) or 'empty'}", *notice_lines]),
+        "\n".join(
+            [
+                *(text, *check_in_lines, f"queue: {', '.join(found) or 'empty'}", *notice_lines),
+                *(one.sentence for one in seen),
+            ]
+        ),
         {
             **{"running": process is not None, "pid": process.pid if process else None, "since": since},
             **{"drains_queue": drains, "check_ins": of_check_ins},
             "queue": {"paused_at": paused_at, **{str(status): counts[status] for status in EntryStatus}},
             **of_notices,
+            "outlook": [one.as_data() for one in seen],
         },
     )
 
@@ -124,6 +131,15 @@ def stop_daemon(output: Output, home: Path) -> None:
     """End the daemon."""
     process = daemon.stop(home)
     output.answer(f"stopped (it was pid {process.pid})", {"stopped": process.pid})
+
+
+def stop_spending(output: Output, home: Path) -> None:
+    """Stop whom a budget has paused."""
+    with errands.working(home, halting.ERRAND):
+        found = halting.halt(delivery.Desk(store.connect(home), Tmux.from_environment(), home))
+    lines = [f"{one.agent.target}: {one.how}" for one in found]
+    data = [{"target": one.agent.target, "how": one.how} for one in found]
+    output.answer("\n".join(lines) or "no budget has paused anybody", data)
 
 
 _ACTIONS: Mapping[str, Callable[[Output, Path], None]] = {
@@ -135,6 +151,7 @@ _ACTIONS: Mapping[str, Callable[[Output, Path], None]] = {
     "queue-pause": lambda output, home: queueing.set_paused(output, home, True),
     "queue-resume": lambda output, home: queueing.set_paused(output, home, False),
     "send-notices": noticing.send_notices,
+    "stop-spending": stop_spending,
     "notify-test": noticing.try_addresses,
 }
 _BY_ID_DO: Mapping[str, Callable[[Output, Path, int], None]] = {

@@ -6,7 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import config, daemon, host, launch, orchestrations, planning, progress, specs, status, store, worktrees
+from lib import (
+    config,
+    daemon,
+    host,
+    launch,
+    orchestrations,
+    outlooks,
+    planning,
+    progress,
+    specs,
+    status,
+    store,
+    worktrees,
+)
 from lib.cli import Output
 from lib.errors import NotFound, Usage
 from lib.models import GitMode, Orchestration, Program
@@ -96,7 +109,11 @@ def launch_spec(
         git_mode=GitMode(request.git_mode) if request.git_mode else None,
     )
     if request.dry_run:
-        output.answer(_plan_text(decided), _plan_data(decided))
+        seen = outlooks.of_launch(db, len(decided.agents), settings.budget, now=host.now_ms())
+        output.answer(
+            _plan_text(decided, [one.sentence for one in seen]),
+            _plan_data(decided) | {"outlook": [one.as_data() for one in seen]},
+        )
         return
     start_team(output, stage, decided)
     found = orchestrations.get(db, decided.orchestration.id)
@@ -170,7 +187,7 @@ def _how_to_go_on(found: Orchestration) -> str:
     )
 
 
-def _plan_text(decided: planning.Plan) -> str:
+def _plan_text(decided: planning.Plan, outlook: Sequence[str]) -> str:
     found = decided.orchestration
     lines = [
         f"would start {found.session}: {found.spec_title}",
@@ -180,6 +197,7 @@ def _plan_text(decided: planning.Plan) -> str:
     ]
     lines += [f"    {new.window:>2} {new.role:20} {new.worktree}  {new.branch}" for new in decided.agents]
     lines.append(f"  merged   to {found.integration_branch} ({found.git_mode})")
+    lines += [f"  outlook  {sentence}" for sentence in outlook]
     return "\n".join([*lines, "nothing was changed"])
 
 

@@ -70,7 +70,7 @@ def end_processes(db: sqlite3.Connection, tmux: Tmux, found: Orchestration, *, n
     if tmux.orchestration_of(found.session) == found.id:
         tmux.kill_session(found.session)
     team = agents.of_orchestration(db, found.id)
-    _end([agent.process for agent in team if agent.process])
+    end([agent.process for agent in team if agent.process])
     boundaries.lift(team)
     return kept
 
@@ -82,9 +82,9 @@ def _keep(db: sqlite3.Connection, team: list[Agent], now: int) -> list[Kept]:
         return [Kept(agent, problem=error.sentence) for agent in team]
 
 
-def _end(processes: list[Process]) -> None:
-    """Wait until processes have followed their terminal; ask, then force those that have not."""
-    for how in (None, signal.SIGTERM, signal.SIGKILL):
+def end(processes: list[Process], *, at_once: bool = False) -> None:
+    """Wait until processes have followed their terminal; ask, then force those that have not. `at_once`: ask first."""
+    for how in (signal.SIGTERM, signal.SIGKILL) if at_once else (None, signal.SIGTERM, signal.SIGKILL):
         alive = [process for process in processes if host.is_alive(process)]
         for process in alive:
             if how is not None:

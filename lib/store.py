@@ -379,6 +379,108 @@ CREATE TABLE integrations ( -- of each team that has offered something
 ) STRICT;
 CREATE INDEX unfinished_integrations ON integrations (orchestration_id) WHERE delivery = 'due' OR failures > 0;
 
+CREATE TABLE transcript_offsets ( -- how far agents' transcripts have been counted
+    path TEXT PRIMARY KEY,
+    agent_id INTEGER NOT NULL REFERENCES agents (id),
+    is_helper INTEGER NOT NULL CHECK (is_helper IN (0, 1)),
+    inode INTEGER NOT NULL,
+    modified INTEGER NOT NULL, -- nanoseconds
+    size INTEGER NOT NULL, -- up to where it was looked at
+    offset INTEGER NOT NULL, -- up to where it was counted: the end of a line
+    ending INTEGER NOT NULL, -- a checksum of what stands right before that
+    found_bytes INTEGER NOT NULL, -- how long it was when it was begun with
+    is_supervision INTEGER NOT NULL CHECK (is_supervision IN (0, 1)), -- the turn that stands there
+    is_answered INTEGER NOT NULL CHECK (is_answered IN (0, 1)), -- whether that turn has an answer
+    turns TEXT NOT NULL, -- JSON: the last prompts by their ids, and whether each began supervision
+    skipped INTEGER NOT NULL DEFAULT 0, -- lines that could not be counted
+    summaries INTEGER NOT NULL DEFAULT 0 -- of the conversation; what they used stands nowhere
+) STRICT;
+CREATE INDEX transcripts_of_agent ON transcript_offsets (agent_id);
+
+CREATE TABLE spending ( -- what was used within a quarter of an hour
+    agent_id INTEGER NOT NULL REFERENCES agents (id),
+    quarter INTEGER NOT NULL, -- its beginning
+    model TEXT NOT NULL,
+    above INTEGER NOT NULL, -- how long a prompt has to be that costs as much
+    is_fast INTEGER NOT NULL CHECK (is_fast IN (0, 1)),
+    is_us INTEGER NOT NULL CHECK (is_us IN (0, 1)),
+    is_supervision INTEGER NOT NULL CHECK (is_supervision IN (0, 1)),
+    is_helper INTEGER NOT NULL CHECK (is_helper IN (0, 1)),
+    answers INTEGER NOT NULL,
+    input INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    cache_read INTEGER NOT NULL,
+    cache_write_5m INTEGER NOT NULL,
+    cache_write_1h INTEGER NOT NULL,
+    thinking INTEGER NOT NULL,
+    web_searches INTEGER NOT NULL,
+    PRIMARY KEY (agent_id, quarter, model, above, is_fast, is_us, is_supervision, is_helper)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE spending_days ( -- the same, added up by days of UTC, in which prices hold
+    agent_id INTEGER NOT NULL REFERENCES agents (id),
+    day INTEGER NOT NULL, -- its beginning
+    model TEXT NOT NULL,
+    above INTEGER NOT NULL,
+    is_fast INTEGER NOT NULL,
+    is_us INTEGER NOT NULL,
+    is_supervision INTEGER NOT NULL,
+    is_helper INTEGER NOT NULL,
+    answers INTEGER NOT NULL,
+    input INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    cache_read INTEGER NOT NULL,
+    cache_write_5m INTEGER NOT NULL,
+    cache_write_1h INTEGER NOT NULL,
+    thinking INTEGER NOT NULL,
+    web_searches INTEGER NOT NULL,
+    PRIMARY KEY (agent_id, day, model, above, is_fast, is_us, is_supervision, is_helper)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE counted_answers ( -- of the last weeks, so that no answer is counted twice
+    digest INTEGER PRIMARY KEY,
+    agent_id INTEGER NOT NULL REFERENCES agents (id),
+    quarter INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    is_fast INTEGER NOT NULL,
+    is_us INTEGER NOT NULL,
+    is_supervision INTEGER NOT NULL,
+    is_helper INTEGER NOT NULL,
+    input INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    cache_read INTEGER NOT NULL,
+    cache_write_5m INTEGER NOT NULL,
+    cache_write_1h INTEGER NOT NULL,
+    thinking INTEGER NOT NULL,
+    web_searches INTEGER NOT NULL
+) STRICT;
+CREATE INDEX old_answers ON counted_answers (quarter);
+
+CREATE TABLE budgets (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    orchestration_id TEXT NOT NULL REFERENCES orchestrations (id),
+    role TEXT, -- NULL for the whole team
+    per TEXT NOT NULL CHECK (per IN ('orchestration', 'day')),
+    unit TEXT NOT NULL CHECK (unit IN ('usd', 'tokens')),
+    amount REAL NOT NULL CHECK (amount > 0),
+    extra REAL NOT NULL DEFAULT 0, -- added for one period
+    extra_period INTEGER NOT NULL DEFAULT 0,
+    period INTEGER NOT NULL, -- the beginning of the day that the status is about; 0 for the whole
+    status TEXT NOT NULL CHECK (status IN ('open', 'warned', 'spent', 'paused')),
+    changed_at INTEGER NOT NULL,
+    pause_at INTEGER,
+    settled_at INTEGER, -- when those whom it pauses had stopped
+    CHECK ((pause_at IS NOT NULL) = (status = 'spent'))
+) STRICT;
+CREATE UNIQUE INDEX one_budget ON budgets (orchestration_id, coalesce(role, ''), per, unit);
+CREATE INDEX holding_budgets ON budgets (orchestration_id) WHERE status IN ('spent', 'paused');
+
+CREATE TABLE budget_stops ( -- who was stopped by a budget, and has not gone on
+    agent_id INTEGER PRIMARY KEY REFERENCES agents (id),
+    stopped_at INTEGER NOT NULL,
+    how TEXT NOT NULL CHECK (how IN ('interrupted', 'ended'))
+) STRICT;
+
 CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL,

@@ -1,12 +1,15 @@
-"""The folder templates/: roles, team types, and every sentence that is said to agents."""
+"""The folder templates/: roles, team types, prices, and every sentence that is said to agents."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib import config, prices
 from lib.config import ROOT
 from lib.errors import OrchestratorError
+from lib.prices import Prices
 from lib.teams import ClaudePlan, TeamType
 
 FOLDER = ROOT / "templates"
@@ -53,6 +56,18 @@ def plans() -> dict[str, ClaudePlan]:
         )
         for name, values in found.items()
     }
+
+
+def price_list() -> Prices:
+    """What models cost: the user's own rows first. Raises `OrchestratorError` naming a wrong one."""
+    published, own = FOLDER / "prices.yaml", config.prices_path()
+    return _price_list(*((path, path.stat().st_mtime_ns if path.exists() else None) for path in (own, published)))
+
+
+@functools.lru_cache(maxsize=1)  # the daemon asks once a minute, and reading takes 20 ms
+def _price_list(*files: tuple[Path, int | None]) -> Prices:
+    lists = [prices.read(config.read_yaml(path), str(path)) for path, changed in files if changed is not None]
+    return functools.reduce(prices.joined, lists)
 
 
 def render(name: str, **values: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,17 @@ def an_agent(**changed: Any) -> Agent:
 def a_life(home: Path) -> daemon.Life:
     """A daemon's life with the default settings."""
     return daemon.Life(Settings(), Errands(home))
+
+
+@dataclass
+class Unsent(Errands):
+    """Errands that are only noted: a door would run on the machine of who runs the tests."""
+
+    sent: list[str] = field(default_factory=list)
+
+    def start(self, name: str, door: str, *arguments: str) -> bool:
+        self.sent.append(name)
+        return True
 
 
 def a_look(agent: Agent, seen: str | None) -> News:

@@ -27,7 +27,8 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
         ),
         "judgement": (
             *("specs", "teams", "screens", "framing", "cleaning", "routing", "retries", "stuck", "meanwhile"),
-            *("occurrences", "queue.batchfile", "shapes", "guarding"),
+            *("occurrences", "queue.batchfile", "shapes", "guarding", "prices", "supervising"),
+            "forecasts",
         ),
     },
     {
@@ -39,6 +40,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("radar", "overlaps", "sync_status", "bringing"),
             *("merging", "merging.candidates", "merging.integrations", "merging.scratch", "merging.checks"),
             *("merging.hub", "merging.delivering", "merging.sharing"),
+            *("growth", "ledger", "budgets", "halting", "outlooks"),
             *("queue", "queue.entries", "queue.draining", "queue.evidence", "queue.research", "queue.intake"),
             "new_projects",
         )
@@ -64,6 +66,8 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("syncing.together", "syncing.watching", "sync_board"),
             *(
                 "control",
+                "control.budget",
+                "control.costs",
                 "control.desk",
                 "control.commits",
                 "control.hub",
@@ -111,6 +115,12 @@ OWNERS = {
     "overlaps": "overlaps",
     "candidates": "merging.candidates",
     "integrations": "merging.integrations",
+    "transcript_offsets": "growth",
+    "spending": "ledger",
+    "spending_days": "ledger",
+    "budgets": "budgets",
+    "budget_stops": "budgets",
+    "counted_answers": "ledger",
     "events": "store",
 }
 #: Reading across the fence, with the reason.
@@ -123,6 +133,9 @@ READERS = {
     ("checkins", "events"): "its figures of a day are counts of its events, by an index of their own",
     ("authorizations", "agents"): "a team's open questions end as one",
     ("dependencies", "reports"): "what a role has reported is the evidence for who waits for it",
+    ("growth", "agents"): "what could not be counted is told for a team",
+    ("ledger", "agents"): "what was spent is shown by agent and role: one row, one look",
+    ("ledger", "orchestrations"): "whose transcripts are followed is one question of every minute",
     ("messages", "agents"): "a team's messages are cancelled as one",
     ("preparing", "agents"): "a lease ends with the orchestration of its agent",
     ("preparing", "orchestrations"): "a lease ends with the orchestration of its agent",

@@ -10,6 +10,7 @@ from lib import cli
     claude_control.py status
     claude_control.py send webapp-impl:developer "What is left to do?"
     claude_control.py attach webapp-impl:tester
+    claude_control.py costs webapp-impl
     claude_control.py stop webapp-impl
     """
 )
@@ -17,6 +18,7 @@ def main() -> None:
     """See the agents and talk to them."""
 
 
-from lib.control import commits, hub, mail, progress, team  # noqa: E402 - the verbs register themselves with `main`
+# The verbs register themselves with `main`.
+from lib.control import budget, commits, costs, hub, mail, progress, team  # noqa: E402
 
-__all__ = ["commits", "hub", "mail", "main", "progress", "team"]
+__all__ = ["budget", "commits", "costs", "hub", "mail", "main", "progress", "team"]

@@ -162,6 +162,15 @@ def not_closed(db: sqlite3.Connection) -> list[Attempt]:
     return [_attempt(row) for row in rows]
 
 
+def took_ms(db: sqlite3.Connection) -> list[int]:
+    """How long the last attempts took that have succeeded, in milliseconds."""
+    rows = db.execute(
+        "SELECT ended_at - started_at FROM attempts WHERE outcome = 'succeeded' AND ended_at >= started_at"
+        " ORDER BY ended_at DESC LIMIT 20"
+    )
+    return [int(row[0]) for row in rows]
+
+
 def paused_at(db: sqlite3.Connection) -> int | None:
     """Since when the queue starts nothing, or None when it drains."""
     value = db.execute("SELECT paused_at FROM queue_switch").fetchone()["paused_at"]

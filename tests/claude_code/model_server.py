@@ -40,6 +40,7 @@ class Turn:
     stream_seconds: float = 0.0
     forever: bool = False
     failure: Failure | None = None
+    usage: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -92,6 +93,15 @@ def reach_limit(claim: str, resets_at: float) -> Turn:
         f"{unified}-{short}-reset": str(int(resets_at)),
     }
     return fail(429, "rate_limit_error", "This request would exceed your account's rate limit.", headers)
+
+
+@dataclass(frozen=True)
+class Billed:
+    """What a whole answer has cost its account."""
+
+    request: Request
+    model: str
+    usage: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -212,6 +222,7 @@ class ModelServer:
     def __init__(self, *, keep: int = 1000) -> None:
         self._plays: list[_Play] = []
         self._seen: deque[Request] = deque(maxlen=keep)
+        self._billed: list[Billed] = []
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._ids = count(1)
@@ -265,6 +276,16 @@ class ModelServer:
                 if not self._changed.wait(deadline - time.monotonic()):
                     raise TimeoutError(f"{len(found)} of {times} turns came; the prompts: {self.prompts()}")
         return found
+
+    @property
+    def billed(self) -> list[Billed]:
+        """What the turns of conversations have used; an answer that failed or was not taken costs nothing here."""
+        with self._changed:
+            return [one for one in self._billed if one.request.is_turn]
+
+    def bill(self, request: Request, usage: Mapping[str, Any]) -> None:
+        with self._changed:
+            self._billed.append(Billed(request, str(request.body.get("model")), usage))
 
     def record(self, request: Request) -> None:
         with self._changed:
@@ -355,8 +376,9 @@ class _Answer(BaseHTTPRequestHandler):
         else:
             content = [{"type": "text", "text": turn.text}] if turn.text else []
             content += [self._tool_use(name, arguments) for name, arguments in turn.tools]
-            message = self._envelope(request) | {"content": content, "stop_reason": _stop_reason(turn)}
+            message = self._envelope(request, turn) | {"content": content, "stop_reason": _stop_reason(turn)}
             self._json(200, message, turn.headers)
+            self.server.model.bill(request, message["usage"])
 
     def _stream(self, request: Request, turn: Turn) -> None:
         self.send_response(200)
@@ -364,7 +386,8 @@ class _Answer(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("connection", "close")
         self.end_headers()
-        self._event("message_start", message=self._envelope(request))
+        envelope = self._envelope(request, turn)
+        self._event("message_start", message=envelope)
         self._event("ping")
         if turn.text:
             self._block(0, {"type": "text", "text": ""}, self._text_deltas(turn))
@@ -372,8 +395,10 @@ class _Answer(BaseHTTPRequestHandler):
             delta = {"type": "input_json_delta", "partial_json": json.dumps(arguments)}
             self._block(index, self._tool_use(name, {}), iter([delta]))
         stop = {"stop_reason": _stop_reason(turn), "stop_sequence": None}
-        self._event("message_delta", delta=stop, usage={"output_tokens": len(turn.text) // 4 + 1})
+        usage = {"output_tokens": len(turn.text) // 4 + 1, **turn.usage}
+        self._event("message_delta", delta=stop, usage=usage)
         self._event("message_stop")
+        self.server.model.bill(request, envelope["usage"] | usage)
 
     def _text_deltas(self, turn: Turn) -> Iterator[dict[str, str]]:
         model = self.server.model
@@ -397,7 +422,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.wfile.write(f"event: {type}\ndata: {data}\n\n".encode())
         self.wfile.flush()
 
-    def _envelope(self, request: Request) -> dict[str, Any]:
+    def _envelope(self, request: Request, turn: Turn) -> dict[str, Any]:
         return {
             "id": self.server.model.new_id("msg"),
             "type": "message",
@@ -411,6 +436,7 @@ class _Answer(BaseHTTPRequestHandler):
                 "cache_creation_input_tokens": 0,
                 "cache_read_input_tokens": 0,
                 "output_tokens": 1,
+                **turn.usage,
             },
         }
 
