@@ -220,7 +220,11 @@ def _ensure_session(stage: planning.Stage, found: Orchestration, progress: Progr
 
 def _tell_of_submodules(found: Orchestration, progress: Progress) -> None:
     setup = config.load_project(found.project).setup
-    if worktrees.has_submodules(found.project, found.starting_commit) and not any("submodule" in one for one in setup):
+    try:
+        has_some = worktrees.has_submodules(found.project, found.starting_commit)
+    except OrchestratorError:  # a hint less is no reason to leave a team where it is
+        return
+    if has_some and not any("submodule" in one for one in setup):
         progress(
             "team",
             f"its submodules are empty in worktrees: put `git submodule update --init` under setup: in"
