@@ -5,15 +5,16 @@
 # [tool.uv.sources]
 # tmux-orchestrator = { path = ".", editable = true }
 # ///
-"""From specs to teams: launch, queue, resume, look, rehearse (rooms: lib/starting.py, lib/batching.py)."""
+"""From specs to teams: launch, queue, resume, look, rehearse (rooms: lib/front/starting.py, lib/front/batching.py)."""
 
 from __future__ import annotations
 
 import click
 
-from lib import batching, cli, config, demo, host, researching, starting
+from lib import config, host
+from lib.front import batching, cli, demo, researching, starting
+from lib.judgement.teams import PLANS, SIZES
 from lib.models import BUDGET_MINUTES, PRIORITIES, GitMode, Program
-from lib.teams import PLANS, SIZES
 
 
 @cli.command(

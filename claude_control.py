@@ -5,10 +5,10 @@
 # [tool.uv.sources]
 # tmux-orchestrator = { path = ".", editable = true }
 # ///
-"""See agents and talk to them; the verbs are in lib/control/."""
+"""See agents and talk to them; the verbs are in lib/front/control/."""
 
-from lib import cli
-from lib.control import main
+from lib.front import cli
+from lib.front.control import main
 
 if __name__ == "__main__":
     cli.run(main)

@@ -5,13 +5,14 @@
 # [tool.uv.sources]
 # tmux-orchestrator = { path = ".", editable = true }
 # ///
-"""What holds projects: live orchestrations, and locks of names (rooms: lib/named_locks.py, lib/locking.py)."""
+"""What holds projects: live orchestrations, and locks of names (rooms: lib/named_locks.py, lib/front/locking.py)."""
 
 from __future__ import annotations
 
 import click
 
-from lib import cli, config, locking
+from lib import config
+from lib.front import cli, locking
 
 
 @cli.command(

@@ -5,14 +5,14 @@
 # [tool.uv.sources]
 # tmux-orchestrator = { path = ".", editable = true }
 # ///
-"""The verbs that agents use all day as tools, over MCP; every agent starts one (room: lib/mcp_server.py)."""
+"""The verbs that agents use all day as tools, over MCP; every agent starts one (room: lib/front/mcp_server.py)."""
 
 from __future__ import annotations
 
 import sys
 
-from lib import cli, mcp_server
 from lib.errors import Usage
+from lib.front import cli, mcp_server
 
 
 @cli.command(examples="mcp_server.py")

@@ -5,7 +5,7 @@
 # [tool.uv.sources]
 # tmux-orchestrator = { path = ".", editable = true }
 # ///
-"""The daemon that fires check-ins and drains the queue, and its commands (rooms: lib/daemon.py, lib/scheduling.py)."""
+"""The daemon that fires check-ins and drains the queue, and its commands (lib/daemon.py, lib/front/scheduling.py)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import click
 
-from lib import cli, config, scheduling
+from lib import config
+from lib.front import cli, scheduling
 from lib.models import BUDGET_MINUTES, PRIORITIES
 
 F = TypeVar("F", bound=Callable[..., object])

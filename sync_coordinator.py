@@ -5,10 +5,10 @@
 # [tool.uv.sources]
 # tmux-orchestrator = { path = ".", editable = true }
 # ///
-"""Keeps what worktrees hold, and brings it together; the verbs are in lib/syncing/."""
+"""Keeps what worktrees hold, and brings it together; the verbs are in lib/front/syncing/."""
 
-from lib import cli
-from lib.syncing import main
+from lib.front import cli
+from lib.front.syncing import main
 
 if __name__ == "__main__":
     cli.run(main)

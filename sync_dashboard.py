@@ -5,7 +5,7 @@
 # [tool.uv.sources]
 # tmux-orchestrator = { path = ".", editable = true }
 # ///
-"""Shows where the worktrees of all live teams stand; the room is lib/sync_board.py."""
+"""Shows where the worktrees of all live teams stand; the room is lib/front/sync_board.py."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pathlib import Path
 
 import click
 
-from lib import cli, config, host, sync_board
-from lib.cli import Output
-from lib.sync_board import Request
+from lib import config, host
+from lib.front import cli, sync_board
+from lib.front.cli import Output
+from lib.front.sync_board import Request
 
 
 @cli.command(

@@ -21,9 +21,9 @@ from xml.etree import ElementTree
 
 import click
 
-from lib import cli
 from lib.config import ROOT
 from lib.errors import ExitCode, NotFound, Unavailable
+from lib.front import cli
 
 TESTS = ROOT / "tests"
 CLAUDE = ".dev/claude/node_modules/@anthropic-ai/claude-code-*/claude"

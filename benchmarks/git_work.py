@@ -11,8 +11,9 @@ from benchmarks.figures import Figure, ratio
 from benchmarks.idle import AGENTS, fill
 from benchmarks.machine import Machine, rehearsal
 from benchmarks.teams import Counts
-from lib import host, orchestrations, radar
-from lib.sync_status import Looking
+from lib import host, orchestrations
+from lib.together import radar
+from lib.together.sync_status import Looking
 
 #: The files of the project, and how many of them each agent has changed and not committed.
 FILES = 2000

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, ratio
 from benchmarks.machine import Machine, rehearsal, wait_for
 from benchmarks.teams import THREE, Counts
-from lib import guards, snapshots
+from lib.git import guards, snapshots
 from lib.host import now_ms
 
 FILES = 20_000

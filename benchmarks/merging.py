@@ -8,7 +8,8 @@ from benchmarks.figures import Figure
 from benchmarks.hand_over import HOLDS
 from benchmarks.machine import Machine, rehearsal, wait_for
 from benchmarks.teams import THREE, Counts
-from lib import host, merges
+from lib import host
+from lib.git import merges
 from lib.merging import candidates
 from lib.models import Candidate
 

@@ -12,9 +12,9 @@ from benchmarks.figures import Figure
 from benchmarks.machine import Machine, claude, claude_binary, rehearsal
 from benchmarks.teams import Counts, launch
 from lib import claude as claude_code
-from lib import framing
 from lib.config import ROOT
 from lib.errors import NotFound, OrchestratorError
+from lib.judgement import framing
 from lib.models import Agent
 from tests.claude_code.model_server import ModelServer
 

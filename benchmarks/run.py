@@ -23,8 +23,8 @@ import psutil
 from benchmarks import draining, git_work, hand_over, idle, limits, merging, messages, spending, teams
 from benchmarks.figures import Figure, as_markdown
 from benchmarks.machine import claude_binary
-from lib import cli
 from lib.errors import ExitCode, NotFound
+from lib.front import cli
 
 FOLDER = Path(__file__).resolve().parent
 

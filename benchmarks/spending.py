@@ -12,8 +12,9 @@ from pathlib import Path
 from benchmarks.figures import Figure
 from benchmarks.machine import Machine, rehearsal
 from benchmarks.teams import Counts
-from lib import agents, host, ledger
+from lib import agents, host
 from lib.models import Agent, Usage
+from lib.spending import ledger
 from tests.agents import a_team
 from tests.transcripts import answer
 

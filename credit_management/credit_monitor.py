@@ -5,13 +5,14 @@
 # [tool.uv.sources]
 # tmux-orchestrator = { path = "..", editable = true }
 # ///
-"""Usage limits in the terminal: who is limited and until when (room: lib/watching.py)."""
+"""Usage limits in the terminal: who is limited and until when (room: lib/front/watching.py)."""
 
 from __future__ import annotations
 
 import click
 
-from lib import cli, config, watching
+from lib import config
+from lib.front import cli, watching
 
 
 @cli.command(

@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from docs.terminal_picture import Frame, draw
-from lib import cli
 from lib.config import ROOT
 from lib.errors import OrchestratorError
+from lib.front import cli
 from lib.tmux import Tmux
 
 PICTURE = ROOT / "docs" / "demo.svg"

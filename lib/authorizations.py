@@ -5,11 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from lib import agents, cleaning, messages, templates
+from lib import agents, messages, templates
 from lib.errors import NotFound, OrchestratorError, Usage
+from lib.judgement import cleaning
+from lib.judgement.teams import ORCHESTRATOR
 from lib.models import Agent, Authorization, AuthorizationStatus, Message, MessageKind
 from lib.store import record, writing
-from lib.teams import ORCHESTRATOR
 
 DEFAULT_MINUTES = 30
 #: A week; a later time is more likely a wrong unit.

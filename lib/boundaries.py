@@ -7,13 +7,15 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import config, guards, handing_over, store, templates
+from lib import config, store, templates
 from lib.errors import OrchestratorError
-from lib.guards import Word
+from lib.git import guards
+from lib.git.guards import Word
 from lib.models import Agent, Event, Orchestration
+from lib.together import handing_over
 
 if TYPE_CHECKING:
-    from lib.guarding import Opening
+    from lib.judgement.guarding import Opening
 
 #: What guards tell of that a person may want to read (`claude_control.py audit`).
 AUDITED = ("guard.refused", "guard.unverified")
@@ -24,7 +26,7 @@ def arm(home: Path, found: Orchestration, agent: Agent) -> None:
 
     Raises `OrchestratorError` with what is wrong in the policy, or with git's words.
     """
-    from lib import guarding  # noqa: PLC0415 - what only takes a guard's word need not pay for it
+    from lib.judgement import guarding  # noqa: PLC0415 - what only takes a guard's word need not pay for it
 
     opened = guarding.opened(read_openings(config.policy_path()), agent.role)
     rules = guards.Rules(
@@ -51,7 +53,7 @@ def lift(team: Collection[Agent]) -> list[str]:
 
 def read_openings(path: Path) -> tuple[Opening, ...]:
     """What a policy.yaml opens; nothing without the file. Raises `OrchestratorError` naming the file and the entry."""
-    from lib import guarding  # noqa: PLC0415 - as in `arm`
+    from lib.judgement import guarding  # noqa: PLC0415 - as in `arm`
 
     if not path.exists():
         return ()

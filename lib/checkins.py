@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lib import agents, cron, host, messages, occurrences
+from lib import agents, cron, host, messages
 from lib.errors import NotFound, Usage
+from lib.judgement import occurrences
+from lib.judgement.occurrences import MINUTE_MS, MOST_CAUGHT_UP, Left, Turn
 from lib.models import Agent, CatchUp, CheckIn, CheckInStatus, MessageKind, News
-from lib.occurrences import MINUTE_MS, MOST_CAUGHT_UP, Left, Turn
 from lib.store import record, writing
 
 SENDER = "scheduler"

@@ -209,7 +209,7 @@ def write_launch_files(agent: Agent, *, home: Path, socket: str | None, role_tex
             str(_base_python()),
             "-I",
             "-S",
-            str(ROOT / "lib" / "hook.py"),
+            str(ROOT / "lib" / "front" / "hook.py"),
             str(home),
             str(agent.id),
             str(agent.epoch),

@@ -8,13 +8,14 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import agents, holdings, host, orchestrations, removals, safekeeping, snapshots, store, worktrees
+from lib import agents, host, orchestrations, safekeeping, store
 from lib.errors import Busy, OrchestratorError
-from lib.holdings import Holdings
+from lib.git import holdings, removals, snapshots, worktrees
+from lib.git.holdings import Holdings
+from lib.git.removals import Ignored
+from lib.git.snapshots import Taken
 from lib.models import LIVE, Agent, Orchestration
-from lib.removals import Ignored
 from lib.safekeeping import Kept
-from lib.snapshots import Taken
 
 WHY = "before its worktree and branch are removed"
 

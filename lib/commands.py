@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import cleaning
 from lib.errors import Usage
+from lib.judgement import cleaning
 
 #: How much of an output is kept: its end, where test runners put their summary.
 OUTPUT_BYTES = 2048

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from lib import agents, claude, framing, screens
+from lib import agents, claude
 from lib.errors import NotFound
+from lib.judgement import framing, screens
 from lib.models import Agent, AgentState
 from lib.tmux import CTRL_S, ENTER, ESCAPE, Look, Tmux
 

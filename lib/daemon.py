@@ -22,22 +22,17 @@ from typing import Any
 from lib import (
     agents,
     authorizations,
-    budgets,
     checkins,
     config,
     delivery,
     governor,
-    halting,
-    handing_over,
     holds,
     host,
     keeping,
-    ledger,
     messages,
     news,
     notices,
     pings,
-    radar,
     safekeeping,
     signals,
     store,
@@ -48,7 +43,9 @@ from lib.errors import Busy, NotFound, OrchestratorError, Unavailable
 from lib.merging import integrations
 from lib.models import Agent, AgentState, MessageStatus, Priority, Process
 from lib.queue import draining
+from lib.spending import budgets, halting, ledger
 from lib.tmux import Tmux
+from lib.together import handing_over, radar
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lib import agents, claude, config, framing, governor, holds, host, messages, screens, signals
+from lib import agents, claude, config, governor, holds, host, messages, signals
 from lib.composer import Composer
 from lib.errors import Busy, OrchestratorError, Unavailable
+from lib.judgement import framing, screens
 from lib.models import PENDING, Agent, AgentState, Hold, Message, MessageKind, MessageStatus, Priority
 from lib.tmux import Tmux
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from lib import agents, messages, orchestrations, templates
 from lib.errors import NotFound, OrchestratorError, Usage
+from lib.judgement.teams import ORCHESTRATOR
 from lib.models import Agent, Dependency, Message, MessageKind
 from lib.store import record, writing
-from lib.teams import ORCHESTRATOR
 
 
 def declare(db: sqlite3.Connection, orchestration_id: str, pairs: Iterable[tuple[str, str]]) -> None:

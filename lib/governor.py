@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib import agents, claude, host, limits, messages, orchestrations, resets, screens
+from lib import agents, claude, host, limits, messages, orchestrations, resets
 from lib.config import LimitSettings
+from lib.judgement import screens
 from lib.models import Agent, AgentState, Limit, LimitKind, LimitSource, OrchestrationStatus
 from lib.store import writing
 

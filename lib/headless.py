@@ -30,8 +30,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from lib import claude, shapes
+from lib import claude
 from lib.errors import Unavailable
+from lib.judgement import shapes
 
 #: It looks things up. It cannot run a command, and neither read nor write a file: all that it needs is in the question.
 _TOOLS = ("WebSearch", "WebFetch")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from lib import agents, budgets, limits
+from lib import agents, limits
+from lib.judgement.teams import ORCHESTRATOR
 from lib.models import Agent, AgentState, Hold, Message, MessageKind
-from lib.teams import ORCHESTRATOR
+from lib.spending import budgets
 
 
 def of(db: sqlite3.Connection, agent: Agent) -> Hold | None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from lib import agents, config, delivery, host, messages, store, templates
 from lib.errors import OrchestratorError
+from lib.judgement.teams import ORCHESTRATOR
 from lib.models import Agent, AgentState, Event, Message, MessageKind, Priority
-from lib.teams import ORCHESTRATOR
 
 if TYPE_CHECKING:
-    from lib.routing import Classification, Policy, Verdict
+    from lib.judgement.routing import Classification, Policy, Verdict
 
 #: The event that is a line of the compliance log.
 ROUTED = "message.routed"
@@ -76,7 +76,7 @@ def send(
         )
         return Sent(message, agent)
     body = messages.cleaned(body, kind)
-    from lib import routing  # noqa: PLC0415 - an everyday send asks for no route, and its patterns cost 10 ms
+    from lib.judgement import routing  # noqa: PLC0415 - an everyday send asks for no route, and its patterns cost 10 ms
 
     route = Route(desk, caller, sender, agent, routing.classify(body, kind), verdict or routing.ALLOWED)
     if route.verdict.action is routing.Action.REFUSE:
@@ -107,7 +107,7 @@ class Route:
 
     @property
     def rule(self) -> str:
-        from lib import routing  # noqa: PLC0415 - it is loaded when there is a route
+        from lib.judgement import routing  # noqa: PLC0415 - it is loaded when there is a route
 
         return routing.deciding_rule(self.classification, self.verdict)
 
@@ -119,7 +119,7 @@ class Route:
 
     def refuse(self, why: str = "") -> OrchestratorError:
         """Log the refusal. Returns its error."""
-        from lib import routing  # noqa: PLC0415 - as in `rule`
+        from lib.judgement import routing  # noqa: PLC0415 - as in `rule`
 
         refused = replace(self, verdict=routing.Verdict(routing.Action.REFUSE, self.verdict.rule))
         with store.writing(self.desk.db):
@@ -204,7 +204,7 @@ def _verdict(caller: Agent | None, agent: Agent) -> Verdict | None:
     path = config.policy_path()
     if not path.exists():
         return None
-    from lib import routing  # noqa: PLC0415 - only who has a policy pays for it
+    from lib.judgement import routing  # noqa: PLC0415 - only who has a policy pays for it
 
     return routing.decide(read_policy(path), caller.role, agent.role, hub=ORCHESTRATOR)
 
@@ -214,7 +214,7 @@ def read_policy(path: Path) -> Policy:
 
     A policy that cannot be read stops every send of a team: to take it for no policy would let everything go.
     """
-    from lib import routing  # noqa: PLC0415 - as in `send`
+    from lib.judgement import routing  # noqa: PLC0415 - as in `send`
 
     entries = config.read_yaml(path, hint='any role is "*", in quotes')
     try:

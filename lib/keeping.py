@@ -10,26 +10,12 @@ import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lib import (
-    agents,
-    checkins,
-    claude,
-    errands,
-    holds,
-    host,
-    messages,
-    notices,
-    orchestrations,
-    retries,
-    screens,
-    store,
-    stuck,
-    templates,
-)
+from lib import agents, checkins, claude, errands, holds, host, messages, notices, orchestrations, store, templates
 from lib.errands import Errands
 from lib.errors import NotFound
+from lib.judgement import retries, screens, stuck
+from lib.judgement.stuck import Signs, Told, Watched
 from lib.models import Agent, AgentState, MessageKind, Orchestration, OrchestrationStatus, Priority
-from lib.stuck import Signs, Told, Watched
 from lib.tmux import Tmux
 
 #: A launch holds its lock soon after it is recorded; one that is younger may not have come to that yet.

@@ -18,28 +18,26 @@ from pathlib import Path
 from lib import (
     agents,
     boundaries,
-    budgets,
     checkins,
     claude,
     config,
     delivery,
-    framing,
     holds,
     host,
     limits,
-    meanwhile,
     messages,
     orchestrations,
     planning,
     preparing,
-    screens,
     status,
     stopping,
     store,
     templates,
-    worktrees,
 )
 from lib.errors import Busy, NotFound, OrchestratorError, Unavailable
+from lib.git import worktrees
+from lib.judgement import framing, meanwhile, screens
+from lib.judgement.teams import ORCHESTRATOR
 from lib.models import (
     PENDING,
     Agent,
@@ -51,7 +49,7 @@ from lib.models import (
     OrchestrationStatus,
     Priority,
 )
-from lib.teams import ORCHESTRATOR
+from lib.spending import budgets
 from lib.tmux import Tmux
 
 #: How long a launch waits for the acknowledgement of a note to an agent that has come back.

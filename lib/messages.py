@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from lib import cleaning, framing
 from lib.errors import NotFound, Usage
+from lib.judgement import cleaning, framing
 from lib.models import PENDING, Agent, Message, MessageKind, MessageStatus, Priority
 from lib.store import record, writing
 

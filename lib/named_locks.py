@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from lib import agents, errands, host, orchestrations, specs, store
+from lib import agents, errands, host, orchestrations, store
 from lib.errors import Busy, OrchestratorError, Usage
+from lib.judgement import specs
 from lib.models import LIVE, Orchestration, OrchestrationStatus, Process
 from lib.tmux import Tmux
 

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePath
 
-from lib import agents, host, orchestrations, worktrees
+from lib import agents, host, orchestrations
 from lib.errors import Busy, OrchestratorError, Usage
+from lib.git import worktrees
 from lib.models import LIVE
 from lib.queue import entries
 

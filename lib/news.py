@@ -7,8 +7,9 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from lib import agents, messages, orchestrations, reports, store, worktrees
+from lib import agents, messages, orchestrations, reports, store
 from lib.errors import OrchestratorError
+from lib.git import worktrees
 from lib.models import Agent, MessageKind, News, Orchestration
 
 #: A git that takes longer could not look: the daemon has others to serve.

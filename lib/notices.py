@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from lib import cleaning
+from lib.judgement import cleaning
 from lib.models import NOTICE_KINDS, Notice, NoticeStatus
 from lib.store import record, writing
 

@@ -10,26 +10,25 @@ from pathlib import Path
 
 from lib import (
     agents,
-    budgets,
     checkins,
     claude,
     config,
     dependencies,
-    handing_over,
     named_locks,
     news,
     orchestrations,
     preparing,
-    specs,
     store,
-    teams,
     templates,
-    worktrees,
 )
 from lib.config import Settings, config_path
 from lib.errors import NotFound, OrchestratorError
+from lib.git import worktrees
+from lib.judgement import specs, teams
 from lib.models import GitMode, Orchestration, OrchestrationStatus, Program
+from lib.spending import budgets
 from lib.tmux import Tmux
+from lib.together import handing_over
 
 #: The first part of every branch that a team works on.
 _BRANCHES = "orchestration"

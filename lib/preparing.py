@@ -15,9 +15,11 @@ import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib import commands, host, repository, specs
+from lib import commands, host
 from lib.config import ProjectSettings
 from lib.errors import OrchestratorError, Usage
+from lib.git import repository
+from lib.judgement import specs
 from lib.models import LIVE, Agent, Orchestration
 from lib.store import record, writing
 

@@ -6,10 +6,11 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import agents, messages, orchestrations, worktrees
+from lib import agents, messages, orchestrations
 from lib.errors import NotFound
+from lib.git import worktrees
+from lib.git.worktrees import Signed
 from lib.models import Agent, Message, MessageKind, Orchestration
-from lib.worktrees import Signed
 
 #: A chain of messages is longer only when something writes to itself.
 _MOST_STEPS = 50

@@ -7,13 +7,15 @@ import sqlite3
 import time
 from dataclasses import dataclass
 
-from lib import agents, cleaning, commands, dependencies, messages, orchestrations, templates, worktrees
+from lib import agents, commands, dependencies, messages, orchestrations, templates
 from lib.commands import Ran
 from lib.errors import OrchestratorError, Usage
+from lib.git import worktrees
+from lib.judgement import cleaning
+from lib.judgement.teams import ORCHESTRATOR
 from lib.merging import candidates, integrations
 from lib.models import Agent, Message, MessageKind, Orchestration, OrchestrationStatus
 from lib.store import events, record, writing
-from lib.teams import ORCHESTRATOR
 
 #: How long a check may take unless the report says otherwise.
 CHECK_SECONDS = 600.0

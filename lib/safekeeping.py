@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import agents, cleaning, host, messages, orchestrations, snapshots, templates
+from lib import agents, host, messages, orchestrations, templates
 from lib.errors import OrchestratorError
+from lib.git import snapshots
+from lib.git.snapshots import Snapshot, Taken
+from lib.judgement import cleaning
 from lib.models import LIVE, Agent, AgentState, MessageKind
-from lib.snapshots import Snapshot, Taken
 from lib.store import record, writing
 
 #: How often the worktree of a live agent is looked at.

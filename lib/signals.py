@@ -8,9 +8,11 @@ import re
 import sqlite3
 from pathlib import Path
 
-from lib import agents, boundaries, claude, config, framing, guards, host, limits, messages
+from lib import agents, boundaries, claude, config, host, limits, messages
 from lib.config import LimitSettings
 from lib.errors import Busy, NotFound, OrchestratorError
+from lib.git import guards
+from lib.judgement import framing
 from lib.models import Agent
 from lib.store import record, writing
 

@@ -6,11 +6,12 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import config, prices
+from lib import config
 from lib.config import ROOT
 from lib.errors import OrchestratorError
-from lib.prices import Prices
-from lib.teams import ClaudePlan, TeamType
+from lib.judgement import prices
+from lib.judgement.prices import Prices
+from lib.judgement.teams import ClaudePlan, TeamType
 
 FOLDER = ROOT / "templates"
 

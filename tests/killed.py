@@ -13,8 +13,9 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from lib import cli, config, daemon, host, launch, noticing, planning, store
+from lib import config, daemon, host, launch, planning, store
 from lib.errands import Errands
+from lib.front import cli, noticing
 from lib.merging import hub
 from lib.queue import draining
 from lib.tmux import Tmux

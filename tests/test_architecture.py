@@ -20,15 +20,16 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {"words": ("", "errors", "models")},
     {
         "outside": (
-            *("config", "store", "tmux", "worktrees", "claude", "host", "templates", "notify"),
-            *("cron", "headless", "resets"),
-            *("repository", "holdings", "snapshots", "removals", "guards", "standing"),
-            *("merges", "commands", "remotes"),
+            *("config", "store", "tmux", "claude", "host", "templates", "notify", "cron", "headless", "resets"),
+            "commands",
+            *("git", "git.repository", "git.worktrees", "git.holdings", "git.snapshots", "git.removals", "git.guards"),
+            *("git.standing", "git.merges", "git.remotes"),
         ),
         "judgement": (
-            *("specs", "teams", "screens", "framing", "cleaning", "routing", "retries", "stuck", "meanwhile"),
-            *("occurrences", "queue.batchfile", "shapes", "guarding", "prices", "supervising"),
-            "forecasts",
+            *("judgement", "judgement.specs", "judgement.teams", "judgement.screens", "judgement.framing"),
+            *("judgement.cleaning", "judgement.routing", "judgement.retries", "judgement.stuck"),
+            *("judgement.meanwhile", "judgement.occurrences", "judgement.batchfile", "judgement.shapes"),
+            *("judgement.guarding", "judgement.prices", "judgement.supervising", "judgement.forecasts"),
         ),
     },
     {
@@ -36,45 +37,26 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("agents", "messages", "signals", "composer", "delivery", "checkins", "orchestrations", "reports"),
             *("dependencies", "authorizations", "hub", "planning", "launch", "stopping", "status", "history", "daemon"),
             *("notices", "pings", "errands", "keeping", "named_locks", "news", "limits", "holds", "governor"),
-            *("safekeeping", "clearing", "boundaries", "handing_over", "preparing", "provenance"),
-            *("radar", "overlaps", "sync_status", "bringing"),
+            *("safekeeping", "clearing", "boundaries", "preparing", "provenance", "new_projects"),
+            *("together", "together.radar", "together.overlaps", "together.sync_status", "together.bringing"),
+            "together.handing_over",
             *("merging", "merging.candidates", "merging.integrations", "merging.scratch", "merging.checks"),
             *("merging.hub", "merging.delivering", "merging.sharing"),
-            *("growth", "ledger", "budgets", "halting", "outlooks"),
+            *("spending", "spending.growth", "spending.ledger", "spending.budgets", "spending.halting"),
+            "spending.outlooks",
             *("queue", "queue.entries", "queue.draining", "queue.evidence", "queue.research", "queue.intake"),
-            "new_projects",
         )
     },
     {
         "front": (
-            *(
-                "cli",
-                "scheduling",
-                "noticing",
-                "watching",
-                "queueing",
-                "reminding",
-                "locking",
-                "starting",
-                "progress",
-                "demo",
-                "hook",
-            ),
-            *("batching", "researching"),
-            "mcp_server",
-            *("syncing", "syncing.desk", "syncing.snapshots", "syncing.clean", "syncing.merge"),
-            *("syncing.together", "syncing.watching", "sync_board"),
-            *(
-                "control",
-                "control.budget",
-                "control.costs",
-                "control.desk",
-                "control.commits",
-                "control.hub",
-                "control.mail",
-                "control.progress",
-                "control.team",
-            ),
+            *("front", "front.cli", "front.scheduling", "front.noticing", "front.watching", "front.queueing"),
+            *("front.reminding", "front.locking", "front.starting", "front.progress", "front.demo", "front.hook"),
+            *("front.batching", "front.researching", "front.mcp_server", "front.sync_board"),
+            *("front.syncing", "front.syncing.desk", "front.syncing.snapshots", "front.syncing.clean"),
+            *("front.syncing.merge", "front.syncing.together", "front.syncing.watching"),
+            *("front.control", "front.control.budget", "front.control.costs", "front.control.desk"),
+            *("front.control.commits", "front.control.hub", "front.control.mail", "front.control.progress"),
+            "front.control.team",
             # A program of its own, which only the agents' windows start: it knows nothing of the rooms.
             *("rehearsal", "rehearsal.__main__", "rehearsal.agent", "rehearsal.hooks", "rehearsal.play"),
             *("rehearsal.terminal", "rehearsal.transcript", "rehearsal.work"),
@@ -105,37 +87,37 @@ OWNERS = {
     "limits": "limits",
     "limited_agents": "limits",
     "ping": "pings",
-    "lanes": "handing_over",
+    "lanes": "together.handing_over",
     "preparations": "preparing",
     "leases": "preparing",
     "worktree_looks": "safekeeping",
     "snapshot_pruning": "safekeeping",
-    "radar": "radar",
-    "radar_looks": "radar",
-    "overlaps": "overlaps",
+    "radar": "together.radar",
+    "radar_looks": "together.radar",
+    "overlaps": "together.overlaps",
     "candidates": "merging.candidates",
     "integrations": "merging.integrations",
-    "transcript_offsets": "growth",
-    "spending": "ledger",
-    "spending_days": "ledger",
-    "budgets": "budgets",
-    "budget_stops": "budgets",
-    "counted_answers": "ledger",
+    "transcript_offsets": "spending.growth",
+    "spending": "spending.ledger",
+    "spending_days": "spending.ledger",
+    "budgets": "spending.budgets",
+    "budget_stops": "spending.budgets",
+    "counted_answers": "spending.ledger",
     "events": "store",
 }
 #: Reading across the fence, with the reason.
 READERS = {
-    ("overlaps", "agents"): "a team's overlaps are those of its agents",
-    ("radar", "agents"): "whether a team has worktrees to compare is one question of every beat",
-    ("radar", "orchestrations"): "whether a team has worktrees to compare is one question of every beat",
+    ("together.overlaps", "agents"): "a team's overlaps are those of its agents",
+    ("together.radar", "agents"): "whether a team has worktrees to compare is one question of every beat",
+    ("together.radar", "orchestrations"): "whether a team has worktrees to compare is one question of every beat",
     ("agents", "orchestrations"): "an agent is shown with its session, program and status: one row, one look",
     ("checkins", "agents"): "a check-in is shown with its target; a team's are cancelled as one",
     ("checkins", "events"): "its figures of a day are counts of its events, by an index of their own",
     ("authorizations", "agents"): "a team's open questions end as one",
     ("dependencies", "reports"): "what a role has reported is the evidence for who waits for it",
-    ("growth", "agents"): "what could not be counted is told for a team",
-    ("ledger", "agents"): "what was spent is shown by agent and role: one row, one look",
-    ("ledger", "orchestrations"): "whose transcripts are followed is one question of every minute",
+    ("spending.growth", "agents"): "what could not be counted is told for a team",
+    ("spending.ledger", "agents"): "what was spent is shown by agent and role: one row, one look",
+    ("spending.ledger", "orchestrations"): "whose transcripts are followed is one question of every minute",
     ("messages", "agents"): "a team's messages are cancelled as one",
     ("preparing", "agents"): "a lease ends with the orchestration of its agent",
     ("preparing", "orchestrations"): "a lease ends with the orchestration of its agent",
@@ -149,15 +131,15 @@ READERS = {
 RUNS = {
     "tmux": {"tmux": "the room of tmux"},
     "git": {
-        "worktrees": "the room of git",
-        "repository": "git for what is plumbing of ours, in a process that need not load GitPython",
+        "git.worktrees": "the room of git",
+        "git.repository": "git for what is plumbing of ours, in a process that need not load GitPython",
         "rehearsal.work": "a rehearsal agent's own hands, in its own process: it commits as a model would",
     },
 }
 
 #: Where everything may be caught, with the reason.
 CATCH_ALL = {
-    "cli": "the boundary of every door: a bug becomes exit code 70 and a kept traceback",
+    "front.cli": "the boundary of every door: a bug becomes exit code 70 and a kept traceback",
     "daemon": "a step that fails must not stop the others",
     "notify": "what a service's code raises must not stop the others, and may hold a password",
 }
@@ -349,7 +331,7 @@ def test_only_its_room_runs_a_program(program: str) -> None:
 
 
 def test_only_the_room_of_git_imports_gitpython() -> None:
-    assert {module for module, path in MODULES.items() if "git" in foreign(tree(path))} == {"worktrees"}
+    assert {module for module, path in MODULES.items() if "git" in foreign(tree(path))} == {"git.worktrees"}
 
 
 def test_only_the_room_of_notices_that_go_out_imports_apprise() -> None:
@@ -372,8 +354,8 @@ def test_everything_is_caught_only_where_there_is_a_reason() -> None:
 
 def test_the_hook_imports_nothing_that_costs_time() -> None:
     # It runs several times a turn of every agent.
-    assert foreign(tree(MODULES["hook"])) == {"os", "sys", "time"}
-    assert GRAPH["hook"] == set()
+    assert foreign(tree(MODULES["front.hook"])) == {"os", "sys", "time"}
+    assert GRAPH["front.hook"] == set()
 
 
 SENDS = """
@@ -426,3 +408,13 @@ NOTICES = [
 def test_a_breach_is_noticed(look: object, found: object) -> None:
     assert callable(look)
     assert look() == found
+
+
+def test_the_map_is_complete() -> None:
+    """ARCHITECTURE.md names every file of lib/, and none that is not there."""
+    said = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("## State home")[0]
+    there = {path.name for path in (ROOT / "lib").rglob("*") if path.suffix in (".py", ".sh")} - {"__init__.py"}
+    assert [name for name in sorted(there) if f"`{name}`" not in said] == []
+    rooms = said.partition("## Rooms")[2].partition("| Elsewhere |")[0]
+    doors = {path.name for path in ROOT.glob("*.py")}
+    assert set(re.findall(r"`(\w+\.(?:py|sh))`", rooms)) - there - doors == set()

@@ -11,7 +11,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lib import agents, framing
+from lib import agents
+from lib.judgement import framing
 from lib.models import Agent, Message, Usage
 
 MODEL = "claude-opus-5-5"

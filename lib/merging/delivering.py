@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lib import agents, config, host, merges, notices, removals, repository, specs, store, worktrees
+from lib import agents, config, host, notices, store
 from lib.config import ProjectSettings, Settings
 from lib.errors import OrchestratorError
-from lib.merges import Outcome
+from lib.git import merges, removals, repository, worktrees
+from lib.git.merges import Outcome
+from lib.git.removals import Place
+from lib.judgement import specs
 from lib.merging import candidates, checks, integrations, scratch, sharing
 from lib.merging.checks import Verdict
 from lib.models import DeliveryStatus, Orchestration
-from lib.removals import Place
 
 _LONGEST_NAMES = 8
 _MOST_TRIES = 3

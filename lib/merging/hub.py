@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib import agents, config, errands, host, merges, messages, orchestrations, removals, store, templates
+from lib import agents, config, errands, host, messages, orchestrations, store, templates
 from lib.config import ProjectSettings, Settings
 from lib.errors import Busy, OrchestratorError
-from lib.merges import Outcome
+from lib.git import merges, removals
+from lib.git.merges import Outcome
 from lib.merging import candidates, checks, delivering, integrations, scratch, sharing
 from lib.merging.checks import Verdict
 from lib.models import (

@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from lib import merges, preparing, removals, repository
+from lib import preparing
+from lib.git import merges, removals, repository
 
 #: A checkout of a big repository from a slow disk; more is a file system that hangs.
 LONGEST_SECONDS = 600.0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 
-from lib import notices, remotes, store
+from lib import notices, store
 from lib.errors import OrchestratorError
+from lib.git import remotes
 from lib.merging import integrations
 from lib.models import GitMode, Orchestration
 

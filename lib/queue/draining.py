@@ -7,24 +7,12 @@ import functools
 import sqlite3
 from pathlib import Path
 
-from lib import (
-    agents,
-    claude,
-    config,
-    errands,
-    holds,
-    host,
-    launch,
-    orchestrations,
-    planning,
-    specs,
-    stopping,
-    store,
-    worktrees,
-)
+from lib import agents, claude, config, errands, holds, host, launch, orchestrations, planning, stopping, store
 from lib.config import Settings
 from lib.errands import Errands
 from lib.errors import Busy, OrchestratorError, Unavailable
+from lib.git import worktrees
+from lib.judgement import specs
 from lib.merging import integrations
 from lib.models import (
     AgentState,

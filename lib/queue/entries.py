@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib import host, notices, orchestrations, retries
+from lib import host, notices, orchestrations
 from lib.config import QueueSettings
 from lib.errors import Busy, NotFound, OrchestratorError
+from lib.judgement import retries
 from lib.models import (
     UNFINISHED,
     Attempt,

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib import agents, cleaning, history, orchestrations, store, worktrees
+from lib import agents, history, orchestrations, store
 from lib.errors import OrchestratorError
+from lib.git import worktrees
+from lib.judgement import cleaning
 from lib.models import Agent, Attempt, Event, Orchestration
 from lib.tmux import Tmux
 

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib import config, new_projects, planning, specs, teams, worktrees
+from lib import config, new_projects, planning
 from lib.config import Settings
 from lib.errors import NotFound, OrchestratorError, Usage, together
+from lib.git import worktrees
+from lib.judgement import batchfile, specs, teams
+from lib.judgement.batchfile import Wanted
 from lib.new_projects import NewProject
-from lib.queue import batchfile, entries
-from lib.queue.batchfile import Wanted
+from lib.queue import entries
 
 #: More is no batch file.
 _LONGEST_FILE = 1_000_000

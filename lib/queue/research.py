@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib import cleaning, headless, planning, templates
+from lib import headless, planning, templates
 from lib.config import Settings, config_path
 from lib.errors import NotFound, Unavailable
+from lib.judgement import cleaning
 from lib.models import Attempt, AttemptOutcome, Program, QueueEntry
 from lib.planning import Stage
 from lib.queue import entries, evidence

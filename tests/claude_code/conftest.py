@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from lib import claude, screens
+from lib import claude
+from lib.judgement import screens
 from lib.models import PENDING, MessageStatus
 from tests.conftest import Bench, Done, isolated, wait_for
 

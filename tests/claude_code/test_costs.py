@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from lib import agents, host, ledger, prices, store, templates
+from lib import agents, host, store, templates
+from lib.judgement import prices
 from lib.models import Sort, Usage
+from lib.spending import ledger
 from tests.agents import a_team
 from tests.conftest import Bench, wait_for
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lib import agents, delivery, framing, host
+from lib import agents, delivery, host
+from lib.judgement import framing
 from lib.models import MessageStatus
 from lib.tmux import Tmux
 from tests.conftest import wait_for

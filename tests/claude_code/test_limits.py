@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from lib import daemon, host, screens
+from lib import daemon, host
+from lib.judgement import screens
 from tests.conftest import Bench, wait_for
 
 from .conftest import FAKE_TOKEN, ClaudeHome, launch, machine

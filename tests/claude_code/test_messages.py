@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lib import agents, delivery, framing, host, messages, screens
+from lib import agents, delivery, host, messages
+from lib.judgement import framing, screens
 from lib.models import Message, MessageKind, MessageStatus, Priority
 from tests.conftest import wait_for
 

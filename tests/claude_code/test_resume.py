@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from lib import agents, claude, framing, host, keeping, store
+from lib import agents, claude, host, keeping, store
+from lib.judgement import framing
 from lib.models import AgentState
 from tests.conftest import Bench, wait_for
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lib import claude, framing, host
+from lib import claude, host
+from lib.judgement import framing
 from tests.conftest import Bench, wait_for
 
 from .conftest import ClaudeHome, launch, told

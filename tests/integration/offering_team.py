@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from lib import agents, host, orchestrations, reports, store, worktrees
+from lib import agents, host, orchestrations, reports, store
+from lib.git import worktrees
 from lib.merging import candidates, hub, integrations
 from lib.models import Agent, Candidate, Integration
 from tests.agents import an_orchestration

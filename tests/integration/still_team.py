@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lib import agents, dependencies, host, orchestrations, planning, store, worktrees
+from lib import agents, dependencies, host, orchestrations, planning, store
 from lib.config import Settings
+from lib.git import worktrees
 from lib.models import Agent, OrchestrationStatus, Program
 from tests.conftest import Bench, Done, commit_all
 

@@ -14,24 +14,11 @@ from typing import Any
 
 import pytest
 
-from lib import (
-    agents,
-    budgets,
-    checkins,
-    daemon,
-    forecasts,
-    holds,
-    host,
-    ledger,
-    limits,
-    messages,
-    orchestrations,
-    outlooks,
-    store,
-)
+from lib import agents, checkins, daemon, holds, host, limits, messages, orchestrations, store
 from lib.config import BudgetSettings, LimitSettings, Settings
-from lib.control.budget import token_count
 from lib.errors import NotFound, Usage
+from lib.front.control.budget import token_count
+from lib.judgement import forecasts
 from lib.models import (
     Agent,
     Budget,
@@ -47,6 +34,7 @@ from lib.models import (
     Refusal,
 )
 from lib.models import Usage as Used
+from lib.spending import budgets, ledger, outlooks
 from tests.agents import Unsent, a_team
 from tests.conftest import ROOT, Bench
 from tests.transcripts import Transcript, answer, transcript_of

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from lib import checkins, cron, messages, occurrences, orchestrations, store
+from lib import checkins, cron, messages, orchestrations, store
 from lib.checkins import (
     LONGEST_JITTER_SECONDS,
     LONGEST_MINUTES,
@@ -28,8 +28,9 @@ from lib.checkins import (
     fire_due,
 )
 from lib.errors import NotFound, Usage
+from lib.judgement import occurrences
+from lib.judgement.occurrences import MINUTE_MS, MISSED, MOST_CAUGHT_UP, TOO_LATE, TOO_MANY
 from lib.models import Agent, CatchUp, CheckIn, CheckInStatus, Message, News, OrchestrationStatus
-from lib.occurrences import MINUTE_MS, MISSED, MOST_CAUGHT_UP, TOO_LATE, TOO_MANY
 from tests.agents import a_look, a_team
 from tests.conftest import ROOT
 

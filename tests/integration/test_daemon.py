@@ -207,7 +207,7 @@ class TestWaking:
         time.sleep(0.5)
         began = time.monotonic()
         subprocess.run(
-            [sys.executable, "-I", "-S", str(ROOT / "lib" / "hook.py"), str(bench.home), str(agent.id), "0"],
+            [sys.executable, "-I", "-S", str(ROOT / "lib" / "front" / "hook.py"), str(bench.home), str(agent.id), "0"],
             input=b'{"hook_event_name": "Stop", "session_id": "c"}',
             check=True,
         )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lib import host, merges, orchestrations
+from lib import host, orchestrations
+from lib.git import merges
 from lib.merging import delivering, integrations, scratch
 from lib.models import GitMode, OrchestrationStatus
 from tests.conftest import Bench, commit_all

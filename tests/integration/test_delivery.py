@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from lib import agents, claude, composer, daemon, delivery, framing, host, messages, screens, store
+from lib import agents, claude, composer, daemon, delivery, host, messages, store
 from lib.config import Settings
 from lib.errors import Unavailable
+from lib.judgement import framing, screens
 from lib.models import Agent, AgentState, Message, MessageKind, MessageStatus, Program
 from lib.tmux import Tmux
 from tests.agents import a_team

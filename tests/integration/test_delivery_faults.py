@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib import agents, claude, cleaning, delivery, framing, host, screens
+from lib import agents, claude, delivery, host
+from lib.judgement import cleaning, framing, screens
 from lib.models import Agent, Message, MessageStatus, Priority
 from tests.conftest import ROOT, Bench, isolated, wait_for
 

@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
-from lib import dependencies, messages, reports, teams, templates
+from lib import dependencies, messages, reports, templates
 from lib.errors import OrchestratorError
+from lib.judgement import teams
 from tests.conftest import SPEC, Bench, wait_for
 from tests.integration.still_team import StillTeam, still_team
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lib import guards, host
-from lib.guards import Rules, Word
+from lib import host
+from lib.git import guards
+from lib.git.guards import Rules, Word
 
 TEAM = "orchestration/a1b2c3-spec"
 DEVELOPER, TESTER = f"{TEAM}/developer", f"{TEAM}/tester"

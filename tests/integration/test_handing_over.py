@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lib import boundaries, handing_over, host, messages, orchestrations, signals, store
+from lib import boundaries, host, messages, orchestrations, signals, store
 from lib.models import Message, MessageKind
+from lib.together import handing_over
 from tests.conftest import commit_all
 from tests.integration.still_team import StillTeam, still_team
 

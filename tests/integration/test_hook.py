@@ -19,7 +19,7 @@ from lib import host, signals, store
 from tests.agents import a_team
 from tests.conftest import ROOT
 
-HOOK = [sys.executable, "-I", "-S", str(ROOT / "lib" / "hook.py")]
+HOOK = [sys.executable, "-I", "-S", str(ROOT / "lib" / "front" / "hook.py")]
 
 
 def run(

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from lib import agents, delivery, host, hub, messages, store
-from lib.control.hub import moment
 from lib.errors import ExitCode, OrchestratorError, Unavailable, Usage
+from lib.front.control.hub import moment
 from lib.models import Agent, MessageKind, MessageStatus, Priority
 from lib.tmux import Tmux
 from tests.agents import a_team
@@ -453,7 +453,7 @@ def test_an_everyday_send_loads_no_routing(bench: Bench) -> None:
         "import sys, claude_control\n"
         "from lib.errors import NotFound\n"
         "try:\n claude_control.main(['send', 'webapp-impl:developer', 'hello'], standalone_mode=False)\n"
-        "except NotFound: print(sorted({'lib.routing', 'yaml', 'jinja2'} & set(sys.modules)))"
+        "except NotFound: print(sorted({'lib.judgement.routing', 'yaml', 'jinja2'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", look], cwd=ROOT, env=bench.environment, capture_output=True, text=True, check=True

@@ -17,10 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib import agents, daemon, growth, ledger, messages, orchestrations, prices, store, templates
+from lib import agents, daemon, messages, orchestrations, store, templates
 from lib.config import Settings
-from lib.ledger import KEPT_MS, QUARTER_MS, SETTLED_MS
+from lib.judgement import prices
 from lib.models import Agent, Message, MessageKind, OrchestrationStatus, Usage
+from lib.spending import growth, ledger
+from lib.spending.ledger import KEPT_MS, QUARTER_MS, SETTLED_MS
 from tests.agents import Unsent, a_team
 from tests.conftest import Bench
 from tests.transcripts import USED, USED_USD, Transcript, answer, prompt, told, transcript_of

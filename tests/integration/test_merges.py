@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lib import merges
 from lib.errors import OrchestratorError, Unavailable
-from lib.merges import Distance, Merge, Outcome, Strategy
+from lib.git import merges
+from lib.git.merges import Distance, Merge, Outcome, Strategy
 from tests.conftest import Bench, commit_all
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lib import framing, messages, orchestrations, store
+from lib import messages, orchestrations, store
 from lib.errors import NotFound, Usage
+from lib.judgement import framing
 from lib.models import Agent, Message, MessageKind, MessageStatus, OrchestrationStatus
 from tests.agents import a_team
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from lib import new_projects, worktrees
+from lib import new_projects
 from lib.errors import ExitCode, OrchestratorError
+from lib.git import worktrees
 from tests.conftest import ROOT, Bench, commit_all, wait_for
 from tests.integration.test_bad_input import GOOD_VERSION, LOGGED_IN, launch_of_claude, program, refused
 from tests.integration.test_intake import configure, names, queued, specs, write

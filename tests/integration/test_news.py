@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from lib import agents, checkins, daemon, host, messages, news, orchestrations, planning, reports, store, templates
-from lib import worktrees as git
 from lib.config import Settings
 from lib.errors import OrchestratorError
+from lib.git import worktrees as git
 from lib.models import Agent, MessageKind, Program
 from tests.agents import a_life, a_team
 from tests.conftest import Bench, commit_all

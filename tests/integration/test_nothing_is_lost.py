@@ -20,8 +20,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from lib import agents, guards, orchestrations, removals, snapshots, store, worktrees
-from lib.guards import Rules
+from lib import agents, orchestrations, store
+from lib.git import guards, removals, snapshots, worktrees
+from lib.git.guards import Rules
 from lib.merging import candidates, hub, integrations
 from lib.models import DeliveryStatus, OrchestrationStatus
 from tests.agents import an_orchestration

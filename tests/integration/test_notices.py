@@ -21,9 +21,10 @@ import apprise
 import pytest
 import yaml
 
-from lib import agents, config, daemon, host, notices, noticing, notify, orchestrations, pings, store
+from lib import agents, config, daemon, host, notices, notify, orchestrations, pings, store
 from lib.config import NotifySettings
 from lib.errands import Errands
+from lib.front import noticing
 from lib.models import NOTICE_KINDS, Agent, NoticeStatus, OrchestrationStatus
 from lib.notices import HOUR_MS, MINUTE_MS, MOST_ATTEMPTS, PAUSE_MINUTES
 from lib.queue import entries

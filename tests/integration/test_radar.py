@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from lib import agents, daemon, errands, history, host, orchestrations, overlaps, radar, repository, store
+from lib import agents, daemon, errands, history, host, orchestrations, store
 from lib.config import Settings
 from lib.errands import Errands
 from lib.errors import Unavailable
+from lib.git import repository
 from lib.models import OrchestrationStatus
-from lib.radar import EVERY_MS, OFF_FOR_MS, Swept
+from lib.together import overlaps, radar
+from lib.together.radar import EVERY_MS, OFF_FOR_MS, Swept
 from tests.agents import a_team
 from tests.conftest import Bench, commit_all, snapshot, wait_for
 from tests.integration.still_team import StillTeam, still_team

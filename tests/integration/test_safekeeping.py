@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lib import agents, boundaries, daemon, host, messages, orchestrations, safekeeping, snapshots
+from lib import agents, boundaries, daemon, host, messages, orchestrations, safekeeping
 from lib.errands import Errands
+from lib.git import snapshots
 from lib.models import Message, MessageKind
 from tests.agents import a_life
 from tests.conftest import Done, commit_all, snapshot, wait_for

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import remotes
+from lib.git import remotes
 from lib.models import GitMode
 from tests.conftest import Bench
 from tests.integration.offering_team import OfferingTeam, make

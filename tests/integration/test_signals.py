@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lib import agents, framing, messages, signals, store
+from lib import agents, messages, signals, store
+from lib.judgement import framing
 from lib.models import Agent, Message, MessageKind, MessageStatus
 from tests.agents import a_team
 from tests.conftest import ROOT

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from lib import holdings, snapshots
 from lib.errors import NotFound, OrchestratorError, Unavailable
-from lib.snapshots import REFS, Note, Snapshot, Taken
+from lib.git import holdings, snapshots
+from lib.git.snapshots import REFS, Note, Snapshot, Taken
 from tests.conftest import commit_all
 
 NOW = 1_900_000_000_000

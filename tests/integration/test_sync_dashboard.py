@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from lib import agents, host, orchestrations, radar, safekeeping, sync_status
+from lib import agents, host, orchestrations, safekeeping
 from lib.errors import ExitCode
 from lib.models import OrchestrationStatus
-from lib.sync_status import Board, Looking, WorktreeStanding
+from lib.together import radar, sync_status
+from lib.together.sync_status import Board, Looking, WorktreeStanding
 from tests.agents import a_team
 from tests.conftest import ROOT, Bench, commit_all, snapshot, wait_for
 from tests.integration.still_team import StillTeam, still_team

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lib import bringing, history, host, merges, messages, orchestrations, snapshots, store
+from lib import history, host, messages, orchestrations, store
 from lib.errors import ExitCode
+from lib.git import merges, snapshots
 from lib.models import Agent
+from lib.together import bringing
 from tests.conftest import Bench, Done, commit_all, snapshot
 from tests.integration.still_team import StillTeam, still_team
 

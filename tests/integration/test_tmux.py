@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from lib import launch
-from lib.cleaning import clean
 from lib.errors import NotFound, OrchestratorError, Unavailable
-from lib.framing import chunks
+from lib.judgement.cleaning import clean
+from lib.judgement.framing import chunks
 from lib.tmux import ENTER, Tmux, quote
 from tests.agents import an_agent
 from tests.conftest import wait_for

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lib import worktrees
 from lib.errors import NotFound, OrchestratorError, Usage
-from lib.worktrees import StartingPoint, ensure, project_root, starting_point, work_since
+from lib.git import worktrees
+from lib.git.worktrees import StartingPoint, ensure, project_root, starting_point, work_since
 from tests.conftest import commit_all
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from lib import agents, claude, daemon, framing, host, messages, orchestrations
+from lib import agents, claude, daemon, host, messages, orchestrations
+from lib.judgement import framing
 from lib.models import PENDING, Agent, AgentState, MessageKind, OrchestrationStatus, Process
 from tests.conftest import ROOT, Bench, Done, commit_all, snapshot, wait_for
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lib.errors import OrchestratorError
-from lib.queue.batchfile import Wanted, parse
+from lib.judgement.batchfile import Wanted, parse
 
 PARSED: list[tuple[object, Wanted]] = [
     # The least.

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import jinja2
 import pytest
 
-from lib import cleaning, framing, templates
+from lib import templates
+from lib.judgement import cleaning, framing
+from lib.judgement.teams import TeamType
 from lib.rehearsal import play
-from lib.teams import TeamType
 
 ROLES = templates.roles()
 TYPES = templates.team_types()

@@ -283,7 +283,7 @@ class TestStarting:
         for entry in settings["hooks"].values():
             (hook,) = entry[0]["hooks"]
             words = shlex.split(hook["command"])
-            assert words[1:] == ["-I", "-S", str(ROOT / "lib" / "hook.py"), str(home), "7", "3"]
+            assert words[1:] == ["-I", "-S", str(ROOT / "lib" / "front" / "hook.py"), str(home), "7", "3"]
             assert os.access(words[0], os.X_OK)
             assert not words[0].startswith(str(ROOT))
 

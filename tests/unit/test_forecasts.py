@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lib import forecasts
-from lib.forecasts import HOUR_MS, MINUTE_MS, QUARTER_MS, Pace, Waiting
+from lib.judgement import forecasts
+from lib.judgement.forecasts import HOUR_MS, MINUTE_MS, QUARTER_MS, Pace, Waiting
 
 NOW = 1_795_867_200_000  # at a quarter
 BUDGET = "the budget of $20.00"

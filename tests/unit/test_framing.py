@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lib.cleaning import clean
-from lib.framing import CHUNK_CHARACTERS, CHUNK_NEWLINES, chunks, frame, head, tail, unframe, unwrap
+from lib.judgement.cleaning import clean
+from lib.judgement.framing import CHUNK_CHARACTERS, CHUNK_NEWLINES, chunks, frame, head, tail, unframe, unwrap
 
 CLEANED = [
     # What people write stays as it is.

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lib import guarding
 from lib.errors import OrchestratorError
-from lib.guarding import Opened, Opening
+from lib.judgement import guarding
+from lib.judgement.guarding import Opened, Opening
 
 ROLES = ("developer", "devops")
 

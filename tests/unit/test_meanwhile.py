@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from lib import meanwhile, templates
-from lib.meanwhile import Commits, told
+from lib import templates
+from lib.judgement import meanwhile
+from lib.judgement.meanwhile import Commits, told
 from lib.models import Event
 
 ROLES = {1: "orchestrator", 2: "developer", 3: "tester"}

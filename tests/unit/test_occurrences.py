@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import occurrences
+from lib.judgement import occurrences
+from lib.judgement.occurrences import MINUTE_MS, MISSED, MOST_CAUGHT_UP, TOO_LATE, TOO_MANY, Turn
 from lib.models import CatchUp, CheckIn, CheckInStatus
-from lib.occurrences import MINUTE_MS, MISSED, MOST_CAUGHT_UP, TOO_LATE, TOO_MANY, Turn
 
 START = 1_700_000_000_000
 STEP = 30

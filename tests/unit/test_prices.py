@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from lib import config, prices
+from lib import config
 from lib.errors import OrchestratorError
+from lib.judgement import prices
+from lib.judgement.prices import Bill, Item, Prices
 from lib.models import PROMPT_STEPS, Sort, Usage
-from lib.prices import Bill, Item, Prices
 from lib.templates import FOLDER
 
 DAY_MS = 86_400_000

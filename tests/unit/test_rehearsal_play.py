@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lib import framing
+from lib.judgement import framing
 from lib.rehearsal import play
 from lib.rehearsal.play import Facts, Incoming, Member
 from lib.rehearsal.terminal import CURSOR, PROMPT, Key, Keyboard, View, below, wrap

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from lib import retries
+from lib.judgement import retries
 
 NOW = 1_800_000_000_000
 SECOND = 1000

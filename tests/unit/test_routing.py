@@ -9,10 +9,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from lib import routing
 from lib.errors import OrchestratorError
-from lib.models import MessageKind
-from lib.routing import (
+from lib.judgement import routing
+from lib.judgement.routing import (
     GUARDS,
     NEWS,
     ROWS,
@@ -27,6 +26,7 @@ from lib.routing import (
     decide,
     parse_policy,
 )
+from lib.models import MessageKind
 
 COMPLETION, DEPLOYMENT, FAILURE = MessageClass.COMPLETION, MessageClass.DEPLOYMENT, MessageClass.FAILURE
 QUESTION, PLAIN = MessageClass.QUESTION, MessageClass.PLAIN

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from lib.screens import (
+from lib.judgement.screens import (
     Screen,
     ScreenKind,
     continues_by_itself,

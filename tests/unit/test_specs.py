@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.errors import OrchestratorError
-from lib.specs import MAXIMUM_BYTES, parse, slug
+from lib.judgement.specs import MAXIMUM_BYTES, parse, slug
 
 PATH = PurePath("specs/auth-system.md")
 

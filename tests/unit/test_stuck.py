@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from lib.stuck import LONGEST_LOOK_MS, Signs, Told, Watched, is_sign, watch
+from lib.judgement.stuck import LONGEST_LOOK_MS, Signs, Told, Watched, is_sign, watch
 
 MINUTE = 60_000
 NOW = 1_800_000_000_000

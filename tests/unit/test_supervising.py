@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from lib.judgement.supervising import is_status_question, is_supervision
 from lib.models import MessageKind
-from lib.supervising import is_status_question, is_supervision
 
 LONG = "Please add the login endpoint with its tests, and keep the names of the old one. " * 3
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lib import templates
 from lib.errors import Usage
-from lib.teams import DEFAULT_TYPE, PLANS, SIZES, TeamType, choose, detect
+from lib.judgement.teams import DEFAULT_TYPE, PLANS, SIZES, TeamType, choose, detect
 
 ROLES = sorted(templates.roles())
 TYPES = templates.team_types()

@@ -1,0 +1,209 @@
+"""What auto_orchestrate.py does and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib import config, daemon, host, launch, orchestrations, planning, status, store
+from lib.errors import NotFound, Usage
+from lib.front import progress
+from lib.front.cli import Output
+from lib.git import worktrees
+from lib.judgement import specs
+from lib.models import GitMode, Orchestration, Program
+from lib.spending import outlooks
+from lib.tmux import Tmux
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of auto_orchestrate.py."""
+
+    project: str | None = None
+    specs: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    team_type: str | None = None
+    plan: str | None = None
+    size: str | None = None
+    agent: str | None = None
+    git_mode: str | None = None
+    new_project: bool = False
+    force: bool = False
+    batch: bool = False
+    batch_file: str | None = None
+    again: bool = False
+    priority: int | None = None
+    tags: tuple[str, ...] = ()
+    budget: int | None = None
+    resume: bool = False
+    status_only: bool = False
+    dry_run: bool = False
+
+    @classmethod
+    def of(cls, options: Mapping[str, object]) -> Request:
+        return cls(**options)  # type: ignore[arg-type]  # click has checked the types
+
+
+def orchestrate(output: Output, home: Path, cwd: Path, request: Request) -> None:
+    """Launch, resume or show. Raises `Usage` when the options contradict each other."""
+    if request.resume or request.status_only:
+        _resume(output, home, cwd, request)
+    else:
+        _launch(output, home, cwd, request)
+
+
+def _launch(output: Output, home: Path, cwd: Path, request: Request) -> None:
+    if not request.specs:
+        raise Usage("name a spec with --spec", hint="try it without one: auto_orchestrate.py --demo")
+    spec_path = planning.path_of(cwd, request.specs[0]).absolute()
+    if not spec_path.exists():
+        raise NotFound(f"no spec at {spec_path}")
+    project = planning.project_of(cwd, request.project) if request.project else worktrees.project_root(spec_path)
+    launch_spec(output, home, request, project=project, spec_path=spec_path)
+
+
+def launch_spec(
+    output: Output,
+    home: Path,
+    request: Request,
+    *,
+    project: Path,
+    spec_path: Path,
+    spec: specs.Spec | None = None,
+    first: Sequence[str] = (),
+    more: Mapping[str, object] | None = None,
+) -> None:
+    """Launch a team for a spec, or show what that would do. `spec` is what was read of it already.
+
+    `first` are lines that come before the answer, and `more` belongs to its data.
+    """
+    settings = config.load()
+    program = Program(request.agent) if request.agent else settings.agent
+    tmux = Tmux.from_environment()
+    tmux.check()
+    stage = planning.Stage(home, tmux, settings)
+    db = store.connect(home)
+    decided = planning.decide(
+        db,
+        stage,
+        project=project,
+        spec_path=spec_path,
+        spec=spec,
+        program=program,
+        now=host.now_ms(),
+        roles=request.roles,
+        team_type=request.team_type,
+        size=request.size,
+        team_plan=request.plan,
+        git_mode=GitMode(request.git_mode) if request.git_mode else None,
+    )
+    if request.dry_run:
+        seen = outlooks.of_launch(db, len(decided.agents), settings.budget, now=host.now_ms())
+        output.answer(
+            _plan_text(decided, [one.sentence for one in seen]),
+            _plan_data(decided) | {"outlook": [one.as_data() for one in seen]},
+        )
+        return
+    start_team(output, stage, decided)
+    found = orchestrations.get(db, decided.orchestration.id)
+    data = {**status.as_data([status.of(db, found)])[0], **(more or {})}
+    output.answer("\n".join([*first, _how_to_go_on(found)]), data)
+
+
+def start_team(output: Output, stage: planning.Stage, decided: planning.Plan) -> None:
+    """Launch a decided plan with the scheduler at its side, showing how it goes."""
+    db = store.connect(stage.home)
+    if decided.orchestration.program is Program.REHEARSAL:
+        output.say("rehearsal: these agents are stand-ins; no model is asked and nothing is spent")
+    output.say(f"team: {', '.join(decided.team.roles)} ({decided.team.reason})")
+    project = decided.orchestration.project
+    try:
+        with progress.shown(output, decided.team.roles) as report:
+            launch.launch(db, stage, decided, progress=report)
+    except KeyboardInterrupt:
+        if orchestrations.live_in(db, project):
+            output.say(f"what stands stays; go on with: auto_orchestrate.py --project {project} --resume")
+        raise
+    if sentence := daemon.ensure(stage.home):
+        output.say(sentence)
+
+
+def _resume(output: Output, home: Path, cwd: Path, request: Request) -> None:
+    if request.specs:
+        raise Usage("--resume goes on with the recorded spec; leave --spec out")
+    project = planning.project_of(cwd, request.project) if request.project else worktrees.project_root(cwd)
+    if request.status_only:
+        _show(output, home, project)
+        return
+    tmux = Tmux.from_environment()
+    tmux.check()
+    stage = planning.Stage(home, tmux, config.load())
+    db = store.connect(home)
+    with progress.shown(output, _roles(stage, project)) as report:
+        found = launch.resume(db, stage, project, progress=report)
+    if sentence := daemon.ensure(stage.home):
+        output.say(sentence)
+    output.answer(_how_to_go_on(found), status.as_data([status.of(db, found)])[0])
+
+
+def _roles(stage: planning.Stage, project: Path) -> list[str]:
+    db = store.connect(stage.home)
+    found = orchestrations.live_in(db, project)
+    return [agent.role for agent in status.of(db, found).agents] if found else []
+
+
+def _show(output: Output, home: Path, project: Path) -> None:
+    if not (home / "orchestrator.db").exists():
+        raise NotFound(f"{project} has no orchestration", hint="auto_orchestrate.py --spec SPEC")
+    db = store.connect(home, read_only=True)
+    found = orchestrations.live_in(db, project) or orchestrations.latest_in(db, project)
+    if found is None:
+        raise NotFound(f"{project} has no orchestration", hint="auto_orchestrate.py --spec SPEC")
+    one = status.of(db, found)
+    output.answer(status.as_text([one], now=host.now_ms()), status.as_data([one])[0])
+
+
+def _how_to_go_on(found: Orchestration) -> str:
+    return "\n".join(
+        (
+            f"{found.session} is {found.status}: {found.spec_title}",
+            f"  look:    claude_control.py attach {found.session}",
+            "  watch:   claude_control.py status",
+            f'  talk:    send-claude-message.sh {found.session}:orchestrator "..."',
+            f"  resume:  auto_orchestrate.py --project {found.project} --resume",
+            f"  stop:    claude_control.py stop {found.session}",
+        )
+    )
+
+
+def _plan_text(decided: planning.Plan, outlook: Sequence[str]) -> str:
+    found = decided.orchestration
+    lines = [
+        f"would start {found.session}: {found.spec_title}",
+        f"  project  {found.project} at {found.starting_branch or 'a detached HEAD'} ({found.starting_commit[:12]})",
+        f"  agents   {found.program}",
+        f"  team     {decided.team.reason}",
+    ]
+    lines += [f"    {new.window:>2} {new.role:20} {new.worktree}  {new.branch}" for new in decided.agents]
+    lines.append(f"  merged   to {found.integration_branch} ({found.git_mode})")
+    lines += [f"  outlook  {sentence}" for sentence in outlook]
+    return "\n".join([*lines, "nothing was changed"])
+
+
+def _plan_data(decided: planning.Plan) -> dict[str, object]:
+    found = decided.orchestration
+    return {
+        "session": found.session,
+        "project": str(found.project),
+        "spec": str(found.spec_path),
+        "title": found.spec_title,
+        "program": found.program,
+        "starting_branch": found.starting_branch,
+        "starting_commit": found.starting_commit,
+        "integration_branch": found.integration_branch,
+        "git_mode": found.git_mode,
+        "reason": decided.team.reason,
+        "agents": [vars(new) for new in decided.agents],
+    }

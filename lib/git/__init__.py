@@ -1,0 +1,1 @@
+"""Git: its repositories, worktrees, merges and hooks, and nothing of teams or the store."""

@@ -1,0 +1,1 @@
+"""What agents use and what it costs: the ledger, budgets that hold, and forecasts."""
