@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lib import agents, claude, config, governor, holds, host, messages, signals
+from lib import agents, claude, config, holds, host, messages, signals
 from lib.composer import Composer
 from lib.errors import Busy, OrchestratorError, Unavailable
 from lib.judgement import framing, screens
@@ -153,6 +153,8 @@ def _deliver_in_order(desk: Desk, agent: Agent, until: int | None, deadline: flo
         if agents.state_of(agent) is AgentState.GONE:
             _give_up(desk, agent)
             return
+        from lib import governor  # noqa: PLC0415 - only a guest's message pays for it
+
         governor.look_at_guest(desk.db, agent, now=host.now_ms(), terms=config.LimitSettings())
     while waiting := messages.pending(desk.db, agent.id):
         message = _next(desk, agent, waiting)

@@ -8,10 +8,9 @@ import re
 import sqlite3
 from pathlib import Path
 
-from lib import agents, boundaries, claude, config, host, limits, messages
+from lib import agents, claude, config, host, limits, messages
 from lib.config import LimitSettings
 from lib.errors import Busy, NotFound, OrchestratorError
-from lib.git import guards
 from lib.judgement import framing
 from lib.models import Agent
 from lib.store import record, writing
@@ -61,6 +60,9 @@ def _take(db: sqlite3.Connection, path: Path) -> None:
 
 def _apply_ref(db: sqlite3.Connection, home: Path, agent_id: int, epoch: int, at: int, payload: bytes) -> None:
     """What a guard has told counts whatever the epoch: a commit of an earlier life is a commit."""
+    from lib import boundaries  # noqa: PLC0415 - only what git has told pays for it
+    from lib.git import guards  # noqa: PLC0415 - the same
+
     word = guards.read(payload)
     with contextlib.suppress(NotFound):  # an agent that another state home knows
         agent = agents.get(db, agent_id)
@@ -112,6 +114,8 @@ def _sign_with(home: Path, agent: Agent, prompt: str) -> None:
     """From now on the agent's commits bear the id of this message."""
     framed = framing.unframe(prompt) or framing.unframe(framing.unwrap(prompt))
     if framed and not agent.is_guest:
+        from lib.git import guards  # noqa: PLC0415 - only an acknowledgement pays for it
+
         guards.note_message(home, agent.id, framed[0])
 
 

@@ -185,7 +185,7 @@ def test_a_door_runs_from_anywhere_by_its_link(bench: Bench, tmp_path: Path) -> 
 def test_a_bug_leaves_with_70_and_is_kept(bench: Bench, tmp_path: Path) -> None:
     script = tmp_path / "door.py"
     script.write_text(
-        "from lib import cli\n"
+        "from lib.front import cli\n"
         '@cli.command(examples="")\n'
         "def main():\n"
         "    raise ZeroDivisionError('not expected')\n"

@@ -29,7 +29,6 @@ from lib.models import (
     OrchestrationStatus,
     Priority,
 )
-from lib.spending import growth, ledger
 from lib.store import record, writing
 
 SENDER = "scheduler"
@@ -217,6 +216,8 @@ def govern(db: sqlite3.Connection, watch: Watch, *, grace_minutes: float, is_new
 
 def used(db: sqlite3.Connection, budget: Budget) -> tuple[float, Bill]:
     """What of a budget is used in its period, and the bill of it."""
+    from lib.spending import ledger  # noqa: PLC0415 - what only asks whether something is held need not pay for it
+
     items = ledger.sums(db, orchestration=budget.orchestration_id, role=budget.role, since=budget.period)
     bill = prices.bill(templates.price_list(), items)
     return (bill.usd if budget.unit is BudgetUnit.USD else float(bill.usage.tokens)), bill
@@ -369,6 +370,8 @@ def spends(db: sqlite3.Connection, agent: Agent) -> bool:
 
 def has_helpers(db: sqlite3.Connection, agent: Agent) -> bool:
     """Whether helpers of an agent have written something since it was stopped."""
+    from lib.spending import growth  # noqa: PLC0415 - as in `used`
+
     if agents.state_of(agent) is AgentState.GONE:
         return False
     row = db.execute("SELECT stopped_at FROM budget_stops WHERE agent_id = ?", (agent.id,)).fetchone()

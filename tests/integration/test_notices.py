@@ -21,11 +21,11 @@ import apprise
 import pytest
 import yaml
 
-from lib import agents, config, daemon, host, notices, notify, orchestrations, pings, store
+from lib import agents, config, daemon, host, limits, notices, notify, orchestrations, pings, store
 from lib.config import NotifySettings
 from lib.errands import Errands
 from lib.front import noticing
-from lib.models import NOTICE_KINDS, Agent, NoticeStatus, OrchestrationStatus
+from lib.models import NOTICE_KINDS, Agent, LimitKind, LimitSource, NoticeStatus, OrchestrationStatus, Refusal
 from lib.notices import HOUR_MS, MINUTE_MS, MOST_ATTEMPTS, PAUSE_MINUTES
 from lib.queue import entries
 from lib.tmux import Tmux
@@ -643,8 +643,8 @@ def is_limited(agent: Agent, db: sqlite3.Connection) -> None:
     said = {"sessionId": agent.conversation_id, "procStart": process.started, "status": "idle"}
     (sessions / f"{process.pid}.json").write_text(json.dumps(said))
     agents.note_hook(db, agent.id, event="StopFailure", at=at(2))
-    limit = {"rate_limit_info": {"resetsAt": host.now_ms() // 1000 + 3600}}
-    answers(agent, at(2), isApiErrorMessage=True, apiError="usage_limit_reached", apiErrorParams=limit)
+    said = Refusal(LimitKind.FIVE_HOUR, "You've hit your 5-hour limit", at(62))
+    limits.refused(db, agent, said, LimitSource.HOOK, at=at(2), terms=config.LimitSettings())
 
 
 def queue(db: sqlite3.Connection, tmp_path: Path) -> int:

@@ -44,7 +44,8 @@ class TestBranches:
         assert (found["role"], found["messages"][-1]["kind"]) == ("developer", "briefing")
 
         # What is not an agent's is said to be none, and an option is no commit.
-        for word in ("main", "no-such-commit", "--output=x"):
+        first = git(project, "rev-list", "--max-parents=0", "main")
+        for word in (first, "no-such-commit", "--output=x"):
             done = bench.door("claude_control.py", "why", "--project", str(project), "--", word)
             assert (done.code == 3 and word.strip("-") in done.err) or "made by no agent" in done.err
 
