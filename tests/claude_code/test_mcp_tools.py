@@ -83,8 +83,8 @@ def test_an_agent_works_with_the_tools_alone(
     assert 'The "greeting"\nis written' in request.prompt
     assert "Check: `cat greeting.txt` left with 0." in request.prompt
     # The tester waited for the developer, and no tool has asked a person anything.
-    (notice,) = claude_bench.rows("SELECT * FROM messages WHERE kind = 'notice'")
-    assert notice["sender"] == "developer"
+    (notice,) = claude_bench.rows("SELECT * FROM messages WHERE kind = 'notice' AND sender = 'developer'")
+    assert notice["body"].startswith("You waited for developer")
     turns = model_server.wait_for(told("developer", "Go ahead."), times=4)
     results = [text for turn in turns for text in turn.tool_results]
     assert any(text.startswith(("acknowledged in", "queued:")) for text in results), results
