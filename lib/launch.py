@@ -250,11 +250,12 @@ def _bring_up(
             boundaries.arm(stage.home, found, agent)
         progress(agent.role, "worktree")
         variables = preparing.prepare(db, found, agent, config.load_project(found.project))
+        _ensure_briefing(db, stage, found, agent, team)
         agent, restarted = _ensure_process(db, stage, found, agent, team, gone, installation, variables)
         progress(agent.role, "started" if restarted else "running")
         _await_ready(stage, agent)
         progress(agent.role, "ready")
-        _ensure_briefed(db, stage, found, agent, team)
+        _ensure_briefed(db, stage, agent)
         hold = holds.of(db, agent)
         progress(agent.role, hold.why if hold else "briefed")
     finally:
@@ -472,33 +473,39 @@ def _last_words(tmux: Tmux, agent: Agent) -> str:
     return lines[-1] if lines else "nothing"
 
 
-def _ensure_briefed(
+def _ensure_briefing(
     db: sqlite3.Connection, stage: planning.Stage, found: Orchestration, agent: Agent, team: Sequence[Agent]
 ) -> None:
+    """Have the briefing queued before there is anybody to get it: whoever delivers to the agent begins with it."""
+    if messages.briefing_of(db, agent.id):
+        return
+    text = templates.render(
+        "briefing.md",
+        title=found.spec_title,
+        spec=spec_copy(stage.home, found.id),
+        role=agent.role,
+        worktree=agent.worktree,
+        branch=agent.branch,
+        starting_branch=found.starting_branch or "(detached HEAD)",
+        starting_commit=found.starting_commit,
+        session=found.session,
+        team=team,
+    )
+    messages.queue(db, agent, text, sender=checkins.SENDER, kind=MessageKind.BRIEFING, now=host.now_ms())
+
+
+def _ensure_briefed(db: sqlite3.Connection, stage: planning.Stage, agent: Agent) -> None:
     """Have the briefing acknowledged exactly once; an agent that was interrupted hears that instead."""
     desk = delivery.Desk(db, stage.tmux, stage.home)
     briefing = messages.briefing_of(db, agent.id)
+    assert briefing
     knows = claude.transcript(agent.config_dir, agent.conversation_id) is not None
-    if briefing and briefing.status is MessageStatus.ACKNOWLEDGED and not knows:
+    if briefing.status is MessageStatus.ACKNOWLEDGED and not knows:
         messages.requeue(db, briefing, agent, "the conversation was lost", now=host.now_ms())
-    elif briefing and briefing.status is MessageStatus.ACKNOWLEDGED:
+    elif briefing.status is MessageStatus.ACKNOWLEDGED:
         if note := _note_on_its_way(db, agent):
             delivery.deliver(desk, agent, until=note.id, wait_seconds=_NOTE_WAIT_SECONDS)
         return
-    if briefing is None:
-        text = templates.render(
-            "briefing.md",
-            title=found.spec_title,
-            spec=spec_copy(stage.home, found.id),
-            role=agent.role,
-            worktree=agent.worktree,
-            branch=agent.branch,
-            starting_branch=found.starting_branch or "(detached HEAD)",
-            starting_commit=found.starting_commit,
-            session=found.session,
-            team=team,
-        )
-        briefing = messages.queue(db, agent, text, sender=checkins.SENDER, kind=MessageKind.BRIEFING, now=host.now_ms())
     _await_briefed(desk, stage, agent, briefing.id)
 
 

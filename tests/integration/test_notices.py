@@ -643,8 +643,8 @@ def is_limited(agent: Agent, db: sqlite3.Connection) -> None:
     said = {"sessionId": agent.conversation_id, "procStart": process.started, "status": "idle"}
     (sessions / f"{process.pid}.json").write_text(json.dumps(said))
     agents.note_hook(db, agent.id, event="StopFailure", at=at(2))
-    said = Refusal(LimitKind.FIVE_HOUR, "You've hit your 5-hour limit", at(62))
-    limits.refused(db, agent, said, LimitSource.HOOK, at=at(2), terms=config.LimitSettings())
+    refusal = Refusal(LimitKind.FIVE_HOUR, "You've hit your 5-hour limit", at(62))
+    limits.refused(db, agent, refusal, LimitSource.HOOK, at=at(2), terms=config.LimitSettings())
 
 
 def queue(db: sqlite3.Connection, tmp_path: Path) -> int:

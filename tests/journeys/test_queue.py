@@ -21,6 +21,8 @@ from tests.conftest import ROOT, SPEC, Bench, wait_for
 FAILS = "# A spec that cannot be done\n\nrehearse: fail the API is gone\n"
 HOLDS = "# A spec that takes its time\n\nrehearse: hold\n"
 ALONE = "orchestrator"
+#: What is resumed by an errand would start a daemon, which would do what the test does.
+BY_HAND = "auto_start: false\nqueue: {retry_minutes: 0.005, linger_minutes: 0.005}"
 
 
 def configure(bench: Bench, text: str = "") -> None:
@@ -248,7 +250,7 @@ class TestKilled:
 
     @pytest.mark.parametrize("first", range(1, 5))
     def test_a_beat_that_fires_and_claims(self, bench: Bench, clock: Clock, first: int, step: int) -> None:
-        configure(bench)
+        configure(bench, BY_HAND)
         project = bench.project()
         hub, agent = still_team(bench)
         numbers = iter(range(1000))
@@ -283,7 +285,7 @@ class TestKilled:
 
     @pytest.mark.parametrize("first", range(1, 5))
     def test_the_errand_that_launches_an_entry(self, bench: Bench, clock: Clock, first: int, step: int) -> None:
-        configure(bench)
+        configure(bench, BY_HAND)
         project = bench.project()
         numbers = iter(range(1000))
 
@@ -311,7 +313,7 @@ class TestKilled:
 
     @pytest.mark.parametrize("first", range(1, 5))
     def test_a_beat_that_settles_an_outcome(self, bench: Bench, clock: Clock, first: int, step: int) -> None:
-        configure(bench, "queue: {linger_minutes: 0.001}")
+        configure(bench, "auto_start: false\nqueue: {linger_minutes: 0.001}")
         project = bench.project()
         numbers = iter(range(1000))
 
