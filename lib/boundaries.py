@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -40,15 +41,11 @@ def arm(home: Path, found: Orchestration, agent: Agent) -> None:
     guards.arm(agent.worktree, rules, home=home, agent_id=agent.id, epoch=agent.epoch)
 
 
-def lift(team: Collection[Agent]) -> list[str]:
-    """Take the guards off the worktrees of a team that has ended. Returns what could not be done, in words."""
-    problems = []
+def lift(team: Collection[Agent]) -> None:
+    """Take the guards off the worktrees of a team that has ended."""
     for agent in team:
-        try:
+        with contextlib.suppress(OrchestratorError):  # a folder that is no worktree any more has no guards either
             guards.disarm(agent.worktree, agent_id=agent.id)
-        except OrchestratorError as error:  # a folder that is no worktree any more has no guards either
-            problems.append(error.sentence)
-    return problems
 
 
 def read_openings(path: Path) -> tuple[Opening, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lib import (
     agents,
+    boundaries,
     checkins,
     claude,
     config,
@@ -141,6 +142,7 @@ def decide(
         updated_at=now,
     )
     preparing.check_leases(config.load_project(project).lease)
+    boundaries.read_openings(config.policy_path())
     folder, registered = worktrees.folder_of(project), worktrees.worktrees(project)
     new = tuple(
         agents.NewAgent(

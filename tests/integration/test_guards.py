@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lib import host
+from lib import boundaries, host
 from lib.git import guards
 from lib.git.guards import Rules, Word
+from lib.judgement.guarding import Opening
+from tests.conftest import ROOT, Bench
 
 TEAM = "orchestration/a1b2c3-spec"
 DEVELOPER, TESTER = f"{TEAM}/developer", f"{TEAM}/tester"
@@ -240,6 +242,18 @@ class TestElsewhere:
 
 
 class TestPolicy:
+    def test_the_example_opens_what_it_says(self) -> None:
+        assert boundaries.read_openings(ROOT / "policy.example.yaml") == (Opening("devops", ("refs/heads/deploy/*",)),)
+
+    def test_one_that_is_wrong_stops_a_launch_before_anything_is_made(self, bench: Bench) -> None:
+        project = bench.project()
+        policy = Path(bench.environment["HOME"]) / ".config" / "tmux-orchestrator" / "policy.yaml"
+        policy.parent.mkdir(parents=True)
+        policy.write_text("git:\n  - role: devops\n    refs: [main]\n")
+        done = bench.door("auto_orchestrate.py", "--spec", str(project / "spec.md"), "--agent", "rehearsal")
+        assert done.code == 1 and f"{policy}: entry 1 of `git`: 'main' is no name of refs" in done.err
+        assert not (bench.folder / "webapp-tmux-worktrees").exists() and bench.tmux.panes() == []
+
     def test_what_a_policy_opens_is_open(self, made: Repository) -> None:
         made.arm(free=("refs/heads/deploy/*", "refs/stash"))
         made.ok("branch", "deploy/now")
