@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from lib import errands
 from lib.errors import ExitCode
+from lib.merging import integrations
 from lib.tmux import Tmux
 from tests.conftest import INHERITED, ROOT, SPEC, Bench, Done, wait_for
 
@@ -151,7 +153,16 @@ def launch_to_the_end(bench: Bench) -> Path:
     launch(bench, project)
     wait_for(lambda: teams(bench) == [("webapp-impl", "completed")], "the end of the work")
     wait_for(lambda: "idle" in bench.ok("claude_control.py", "status").out, "an idle agent")
+    # The work moves the starting branch, the tag and the log of both in the user's repository, after the report.
+    wait_for(lambda: is_delivered(bench), "the delivery")
     return project
+
+
+def is_delivered(bench: Bench) -> bool:
+    """Whether the only team's work is on the starting branch, and nobody is at it any more."""
+    (row,) = bench.rows("SELECT orchestration_id, delivery FROM integrations")
+    at_work = errands.is_at_work(bench.home, integrations.errand(row["orchestration_id"]))
+    return bool(row["delivery"] == "delivered" and not at_work)
 
 
 @pytest.fixture
