@@ -141,6 +141,9 @@ def _merge(bench: Bench, ready: Sequence[Candidate]) -> tuple[list[Candidate], s
     scratch.reset(bench.checkout, bench.base)
     taken: list[Candidate] = []
     for one in ready:
+        if merges.merge_base(bench.project, bench.base, one.head) is None:  # git refuses to begin, without a conflict
+            _send_back_unrelated(bench, one)
+            continue
         message = f"Merge the work of {bench.role(one)} ({one.head[:12]})"
         made = merges.merge(bench.checkout, one.head, message=message, seconds=scratch.LONGEST_SECONDS)
         if made.outcome is not Outcome.CONFLICT:
@@ -212,13 +215,24 @@ def _send_back_conflict(bench: Bench, one: Candidate, paths: Sequence[str]) -> N
         paths=[(path, _other_author(bench, one, path, base)) for path in paths[:20]],
         more=max(0, len(paths) - 20),
     )
+    _send_back(bench, one, reason, text)
+
+
+def _send_back_unrelated(bench: Bench, one: Candidate) -> None:
+    integration = bench.found.integration_branch
+    text = templates.render("candidate_unrelated.md", commit=one.head, integration=integration)
+    _send_back(bench, one, f"it has no commit in common with {integration}", text)
+
+
+def _send_back(bench: Bench, one: Candidate, reason: str, text: str) -> None:
+    """What cannot be merged goes to its author; after too many times a person is told."""
     with store.writing(bench.db):
         if not candidates.settle(bench.db, one, CandidateStatus.CONFLICT, now=host.now_ms(), reason=reason):
             return
         _tell_author(bench, one, text)
         if (tries := candidates.get(bench.db, one.id).tries) >= MOST_TRIES:
             outcome = (
-                f"{bench.role(one)}'s work has been in conflict {tries} times: {reason};"
+                f"{bench.role(one)}'s work could not be merged {tries} times: {reason};"
                 f" next: git -C {bench.team[one.agent_id].worktree} merge {bench.found.integration_branch}"
             )
             status = OrchestrationStatus.NEEDS_ATTENTION

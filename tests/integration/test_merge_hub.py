@@ -243,6 +243,20 @@ class TestConflicts:
         assert base in text and second.head in text and f"git merge {offering.integration}" in text
         assert not offering.told("developer")
 
+    def test_what_has_no_commit_in_common_goes_back_with_what_joins_it(self, offering: OfferingTeam) -> None:
+        worktree = offering.worktree("developer")
+        offering.git(*PERSON, "commit", "-q", "--amend", "-m", "Another start", at=worktree)  # of the first commit
+        offering.work("developer", a_txt="a\n")
+        offering.merge()
+        assert offering.states() == {"developer": "conflict"}
+        (text,) = offering.told("developer")
+        (line,) = [line for line in text.splitlines() if "--allow-unrelated-histories" in line]
+        offering.git(*PERSON, *line.split("`")[1].split()[1:], "--no-edit", at=worktree)
+        offering.work("developer", b_txt="b\n")
+        offering.merge()
+        assert offering.states() == {"developer": "merged"}
+        assert offering.merged("a.txt") == "a"
+
     def test_a_conflict_that_its_author_resolves_is_merged(self, offering: OfferingTeam) -> None:
         offering.work("developer", spec_md="by the developer\n")
         offering.merge()
@@ -268,7 +282,7 @@ class TestConflicts:
         assert offering.status() == "needs_attention"
         (notice,) = offering.notices()
         assert notice["kind"] == "needs_attention"
-        assert "tester's work has been in conflict 2 times" in notice["body"]
+        assert "tester's work could not be merged 2 times" in notice["body"]
 
     def test_two_that_wait_and_are_in_conflict_with_each_other(self, offering: OfferingTeam) -> None:
         offering.work("developer", spec_md="by the developer\n")
