@@ -330,6 +330,11 @@ def merge_base(project: Path, one: str, other: str) -> str | None:
     return done.stdout.strip() or None
 
 
+def are_related(project: Path, one: str, other: str) -> bool:
+    """Whether two lines have a commit in common; git refuses to merge those that have none."""
+    return merge_base(project, one, other) is not None
+
+
 def would_conflict(
     project: Path, one: str, other: str, *, seconds: float | None = None, objects: Objects | None = None
 ) -> tuple[str, ...]:

@@ -164,6 +164,11 @@ def _check_clean(place: Place, found: Orchestration) -> None:
 def _merged(home: Path, found: Orchestration, before: str, head: str) -> str:
     """A clean and checked merge of the integration into a starting branch that has moved meanwhile."""
     branch = found.starting_branch
+    if not merges.are_related(found.project, before, head):
+        raise KeptBack(
+            f"{branch} has moved, and has no commit in common with it any more",
+            hint=f"join them: git -C {found.project} merge --allow-unrelated-histories {found.integration_branch}",
+        )
     with scratch.worktree(found.project, scratch.place(home, found.id), before) as checkout:
         made = merges.merge(checkout, head, message=f"Merge {found.integration_branch}: {found.spec_title}")
         if made.outcome is Outcome.CONFLICT:

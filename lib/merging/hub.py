@@ -141,7 +141,7 @@ def _merge(bench: Bench, ready: Sequence[Candidate]) -> tuple[list[Candidate], s
     scratch.reset(bench.checkout, bench.base)
     taken: list[Candidate] = []
     for one in ready:
-        if merges.merge_base(bench.project, bench.base, one.head) is None:  # git refuses to begin, without a conflict
+        if not merges.are_related(bench.project, bench.base, one.head):
             _send_back_unrelated(bench, one)
             continue
         message = f"Merge the work of {bench.role(one)} ({one.head[:12]})"
@@ -215,17 +215,18 @@ def _send_back_conflict(bench: Bench, one: Candidate, paths: Sequence[str]) -> N
         paths=[(path, _other_author(bench, one, path, base)) for path in paths[:20]],
         more=max(0, len(paths) - 20),
     )
-    _send_back(bench, one, reason, text)
+    _send_back(bench, one, reason, text, f"merge {bench.found.integration_branch}")
 
 
 def _send_back_unrelated(bench: Bench, one: Candidate) -> None:
     integration = bench.found.integration_branch
-    text = templates.render("candidate_unrelated.md", commit=one.head, integration=integration)
-    _send_back(bench, one, f"it has no commit in common with {integration}", text)
+    command = f"merge --allow-unrelated-histories {integration}"
+    text = templates.render("candidate_unrelated.md", commit=one.head, integration=integration, command=command)
+    _send_back(bench, one, f"it has no commit in common with {integration}", text, command)
 
 
-def _send_back(bench: Bench, one: Candidate, reason: str, text: str) -> None:
-    """What cannot be merged goes to its author; after too many times a person is told."""
+def _send_back(bench: Bench, one: Candidate, reason: str, text: str, command: str) -> None:
+    """What cannot be merged goes to its author; after too many times a person is told which `git` command helps."""
     with store.writing(bench.db):
         if not candidates.settle(bench.db, one, CandidateStatus.CONFLICT, now=host.now_ms(), reason=reason):
             return
@@ -233,7 +234,7 @@ def _send_back(bench: Bench, one: Candidate, reason: str, text: str) -> None:
         if (tries := candidates.get(bench.db, one.id).tries) >= MOST_TRIES:
             outcome = (
                 f"{bench.role(one)}'s work could not be merged {tries} times: {reason};"
-                f" next: git -C {bench.team[one.agent_id].worktree} merge {bench.found.integration_branch}"
+                f" next: git -C {bench.team[one.agent_id].worktree} {command}"
             )
             status = OrchestrationStatus.NEEDS_ATTENTION
             orchestrations.set_status(bench.db, bench.found.id, status, now=host.now_ms(), outcome=outcome)

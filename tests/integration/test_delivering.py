@@ -183,6 +183,10 @@ def in_conflict(team: OfferingTeam) -> None:
     commit_all(team.project, "Mine")
 
 
+def begun_anew(team: OfferingTeam) -> None:
+    team.git("-c", "user.name=T", "-c", "user.email=t@localhost", "commit", "-q", "--amend", "-m", "Another start")
+
+
 def red_together(team: OfferingTeam) -> None:
     team.settings("check: sh -c '! test -e mine.txt || ! test -e a.txt'\n")
     (team.project / "mine.txt").write_text("mine\n")
@@ -214,6 +218,7 @@ KEPT_BACK = [
     (under_way, "a merge is under way in", "git -C"),
     (gone, "the starting branch main is gone", "git -C"),
     (in_conflict, "main has moved, and is in conflict with it in a.txt", "git -C"),
+    (begun_anew, "main has moved, and has no commit in common with it", "merge --allow-unrelated-histories"),
     (red_together, "main has moved, and together they fail", "git -C"),
     # Whose work went back has nobody to mend it any more.
     (red, "work (", "sync_coordinator.py merge webapp-impl"),

@@ -248,14 +248,18 @@ class TestConflicts:
         offering.git(*PERSON, "commit", "-q", "--amend", "-m", "Another start", at=worktree)  # of the first commit
         offering.work("developer", a_txt="a\n")
         offering.merge()
-        assert offering.states() == {"developer": "conflict"}
-        (text,) = offering.told("developer")
-        (line,) = [line for line in text.splitlines() if "--allow-unrelated-histories" in line]
-        offering.git(*PERSON, *line.split("`")[1].split()[1:], "--no-edit", at=worktree)
         offering.work("developer", b_txt="b\n")
         offering.merge()
+        assert offering.states() == {"developer": "conflict"}
+        (notice,) = offering.notices()
+        assert f"next: git -C {worktree} merge --allow-unrelated-histories {offering.integration}" in notice["body"]
+        *_, text = offering.told("developer")
+        (line,) = [line for line in text.splitlines() if "--allow-unrelated-histories" in line]
+        offering.git(*PERSON, *line.split("`")[1].split()[1:], "--no-edit", at=worktree)
+        offering.work("developer", c_txt="c\n")
+        offering.merge()
         assert offering.states() == {"developer": "merged"}
-        assert offering.merged("a.txt") == "a"
+        assert (offering.merged("a.txt"), offering.merged("c.txt")) == ("a", "c")
 
     def test_a_conflict_that_its_author_resolves_is_merged(self, offering: OfferingTeam) -> None:
         offering.work("developer", spec_md="by the developer\n")

@@ -50,6 +50,12 @@ class TestADryRun:
         assert refs(offering) == before
         assert offering.states() == {"developer": "merged"}
 
+    def test_says_what_has_no_commit_in_common(self, offering: OfferingTeam) -> None:
+        identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
+        offering.git(*identity, "commit", "-q", "--amend", "-m", "Another start", at=offering.worktree("tester"))
+        said = {"says": "no commit in common", "conflicts": []}
+        assert [would(offering, "tester")[name] for name in ("integration", "starting_branch")] == [said, said]
+
     def test_of_one_role_says_nothing_of_the_others(self, offering: OfferingTeam) -> None:
         words = ("merge", "webapp-impl", "--dry-run", "--role", "tester", "--json")
         assert [one["role"] for one in offering.bench.ok("sync_coordinator.py", *words).json] == ["tester"]

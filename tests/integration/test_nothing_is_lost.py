@@ -247,7 +247,6 @@ def test_nothing_is_lost(is_long: bool, monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     how = settings(
         max_examples=200 if is_long else 6,
-        derandomize=not is_long,  # a run of the whole suite says something of the change; the long one searches
         stateful_step_count=20,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -163,6 +163,8 @@ def _would(found: Orchestration, target: str, head: str | None) -> tuple[str, tu
         return "no branch", ()
     if merges.contains(found.project, target, head):
         return "nothing new", ()
+    if not merges.are_related(found.project, target, head):
+        return "no commit in common", ()
     if files := merges.would_conflict(found.project, target, head):
         return f"conflict in {', '.join(files)}", files
     count = merges.distance(found.project, head, target).ahead
