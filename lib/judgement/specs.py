@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -12,9 +13,46 @@ from lib.errors import OrchestratorError
 #: A spec is read by every agent; a bigger one is more likely a wrong file.
 MAXIMUM_BYTES = 1_000_000
 
-_HEADING = re.compile(r"^#{1,6}\s+(?P<name>.+?)\s*#*$")
-_KEY = re.compile(r"^(?P<name>[A-Z][A-Z ]{2,40}):\s*(?P<rest>.*)$")
+_HEADING = re.compile(r"^#{1,6}\s+(?P<name>\S.*)$")
+_KEY = re.compile(r"^(?P<name>[A-Za-z][A-Za-z ]{2,40}):\s*(?P<rest>.*)$")
 _ITEM = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s+(?P<text>.+)$")
+_FENCE = re.compile(r"^ {0,3}(?P<mark>`{3,}|~{3,})(?P<info>.*)$")
+_CHECK = "[check:"
+
+_CRITERIA = ("success criteria", "acceptance criteria", "definition of done")
+#: The keys that count in any case. Another one counts in upper case only, so that "Note: ..." stays prose.
+_KNOWN = frozenset(("project", "goal", "constraints", "deliverables", "requirements", "target", "security", *_CRITERIA))
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """When the work is done. The id is C and its place among all criteria of the spec, from 1: C1, C2.
+
+    `check` is the command of a `[check: COMMAND]` at the end, which may hold brackets; `text` is without it.
+    """
+
+    id: str
+    text: str
+    check: str | None
+    line: int
+
+
+@dataclass(frozen=True)
+class Deliverable:
+    """What is to be made. The id is D and its place among all deliverables of the spec, from 1: D1, D2."""
+
+    id: str
+    text: str
+    line: int
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An item or a line of a section, and the line of the file where it begins."""
+
+    section: str
+    text: str
+    line: int
 
 
 @dataclass(frozen=True)
@@ -24,15 +62,13 @@ class Spec:
     title: str
     text: str
     sections: dict[str, tuple[str, ...]]
+    criteria: tuple[Criterion, ...] = ()
+    deliverables: tuple[Deliverable, ...] = ()
 
     @property
     def digest(self) -> str:
         """Names this content: the first 12 hexadecimal digits of its SHA-256."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
-
-    @property
-    def deliverables(self) -> tuple[str, ...]:
-        return self.sections.get("deliverables", ())
 
 
 def parse(content: bytes, path: PurePath) -> Spec:
@@ -47,29 +83,105 @@ def parse(content: bytes, path: PurePath) -> Spec:
         raise OrchestratorError(f"the spec {path} is a binary file")
     if not text.strip():
         raise OrchestratorError(f"the spec {path} is empty", hint="examples/ has specs to start from")
-    sections = _sections(text)
-    return Spec(title=_title(text, sections, path), text=text, sections=sections)
+    names, items = _items(text)
+    grouped: dict[str, list[str]] = {name: [] for name in names}
+    for one in items:
+        grouped[one.section].append(one.text)
+    sections = {name: tuple(content) for name, content in grouped.items()}
+    made = [one for one in items if one.section == "deliverables"]
+    return Spec(
+        title=_title(text, sections, path),
+        text=text,
+        sections=sections,
+        criteria=_criteria(items, path),
+        deliverables=tuple(Deliverable(f"D{n}", one.text, one.line) for n, one in enumerate(made, 1)),
+    )
 
 
-def _sections(text: str) -> dict[str, tuple[str, ...]]:
-    found: dict[str, list[str]] = {}
-    lines: list[str] = []
-    for line in text.splitlines():
-        start = _HEADING.match(line) or _KEY.match(line)
-        if start:
-            lines = found.setdefault(start["name"].strip().rstrip(":").lower(), [])
-            line = start.groupdict().get("rest") or ""
-        item = _ITEM.match(line)
-        if content := (item["text"] if item else line).strip():
-            lines.append(content)
-    return {name: tuple(content) for name, content in found.items()}
+def _lines(text: str) -> Iterator[tuple[int, str, bool]]:
+    """Each line with its number, and whether it is in a code fence, where nothing has a meaning."""
+    fence = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        found = _FENCE.match(line)
+        if fence:
+            yield number, line, True
+            if found and found["mark"].startswith(fence) and not found["info"].strip():
+                fence = ""
+        else:
+            # Backticks after backticks are code within a line, which opens nothing.
+            if found and not (found["mark"][0] == "`" and "`" in found["info"]):
+                fence = found["mark"]
+            yield number, line, bool(fence)
+
+
+def _start(line: str) -> tuple[str, str] | None:
+    """The name of the section that begins with this line, and what follows the name there."""
+    if heading := _HEADING.match(line):
+        return heading["name"].rstrip().rstrip("#").rstrip(), ""
+    key = _KEY.match(line)
+    if key and (key["name"].isupper() or key["name"].strip().lower() in _KNOWN):
+        return key["name"], key["rest"]
+    return None
+
+
+def _items(text: str) -> tuple[list[str], list[_Item]]:
+    """The names of the sections as they come, and their items; lines before the first section belong to none."""
+    names: dict[str, None] = {}
+    items: list[_Item] = []
+    section, parts, begun, listed = "", list[str](), 0, False
+
+    def end() -> None:
+        if section and parts:
+            items.append(_Item(section, " ".join(parts), begun))
+        parts.clear()
+
+    for number, line, fenced in _lines(text):
+        if not fenced and (start := _start(line)):
+            end()
+            section = start[0].strip().rstrip(":").lower()
+            names[section] = None
+            line, listed = start[1], False
+        item = None if fenced else _ITEM.match(line)
+        content = (item["text"] if item else line).strip()
+        if not content:
+            continue
+        if not (listed and parts and not item and not fenced and line[:1].isspace()):
+            end()
+            begun, listed = number, bool(item)
+        parts.append(content)
+    end()
+    return list(names), items
+
+
+def _criteria(items: list[_Item], path: PurePath) -> tuple[Criterion, ...]:
+    found = [one for one in items if one.section in _CRITERIA]
+    return tuple(Criterion(f"C{n}", *_checked(one, path), one.line) for n, one in enumerate(found, 1))
+
+
+def _checked(item: _Item, path: PurePath) -> tuple[str, str | None]:
+    """The text without its check, and the check. Raises `OrchestratorError` with file and line."""
+    text, opened, rest = item.text.partition(_CHECK)
+    if not opened:
+        return item.text, None
+    command = rest.removesuffix("]").strip()
+    if not rest.endswith("]"):
+        wrong = "is not closed by ] at the end of its item"
+    elif not command:
+        wrong = "is empty"
+    elif _CHECK in command:
+        wrong = "is not the only one of its item"
+    else:
+        return text.strip(), command
+    raise OrchestratorError(f"{path}, line {item.line}: the check {wrong}", hint="- text [check: COMMAND]")
 
 
 def _title(text: str, sections: dict[str, tuple[str, ...]], path: PurePath) -> str:
     if project := sections.get("project"):
         return project[0]
-    heading = next((found for line in text.splitlines() if (found := _HEADING.match(line))), None)
-    return heading["name"] if heading else path.stem
+    for _, line, fenced in _lines(text):
+        if not fenced and _HEADING.match(line) and (start := _start(line)):
+            return start[0] or path.stem
+    return path.stem
 
 
 def slug(text: str, *, longest: int = 40) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import PurePath
 
 import pytest
@@ -143,3 +144,42 @@ def test_every_text_is_a_spec_or_refused(text: str) -> None:
         assert "empty" in error.sentence
     else:
         assert spec.title
+
+
+CRITERIA = [
+    (
+        "# Success criteria\n- all forms validate  [check: pytest tests -q]",
+        [("C1", "all forms validate", "pytest tests -q", 2)],
+    ),
+    ("SUCCESS CRITERIA:\n- a\n- b", [("C1", "a", None, 2), ("C2", "b", None, 3)]),
+    ("Success criteria:\n1. a", [("C1", "a", None, 2)]),
+    ("## Acceptance Criteria ##\n- a [check: test [ -f x ]]", [("C1", "a", "test [ -f x ]", 2)]),
+    ("# Definition of done\n- a\n  goes on\n  [check: make]", [("C1", "a goes on", "make", 2)]),
+    ("# Success criteria\n```\n# Goal\n```\n- a", [("C4", "a", None, 5)]),
+    ("```\n# Success criteria\n- a\n```", []),
+    ("~~~\nSUCCESS CRITERIA:\n```\n- a", []),
+    ("# Goal\nNote: a [check:", []),
+]
+
+
+@pytest.mark.parametrize(("text", "read"), CRITERIA)
+def test_criteria(text: str, read: list[tuple[str, str, str | None, int]]) -> None:
+    found = parse(text.encode(), PurePath("spec.md")).criteria
+    assert [(one.id, one.text, one.check, one.line) for one in found][-len(read) or None :] == read
+
+
+@pytest.mark.parametrize("check", ["[check: ]", "[check: make", "[check: a] [check: b]"])
+def test_a_wrong_check_is_refused_with_its_line(check: str) -> None:
+    with pytest.raises(OrchestratorError, match=r"spec\.md, line 3: the check"):
+        parse(f"# Done\n# Success criteria\n- a {check}".encode(), PurePath("spec.md"))
+
+
+def test_a_known_key_counts_in_any_case_and_others_are_prose() -> None:
+    assert list(parse(b"goal: a\nNote: b\nTEAM: c", PurePath("spec.md")).sections) == ["goal", "team"]
+
+
+@pytest.mark.parametrize("text", ["# " + " " * 900_000 + "x", "# " + "#" * 900_000 + "x", "- a\n" * 200_000])
+def test_awkward_text_is_read_in_no_time(text: str) -> None:
+    began = time.monotonic()
+    parse(text.encode(), PurePath("spec.md"))
+    assert time.monotonic() - began < 5
