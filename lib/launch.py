@@ -24,6 +24,7 @@ from lib import (
     delivery,
     holds,
     host,
+    insights,
     limits,
     messages,
     orchestrations,
@@ -36,7 +37,7 @@ from lib import (
 )
 from lib.errors import Busy, NotFound, OrchestratorError, Unavailable
 from lib.git import worktrees
-from lib.judgement import framing, meanwhile, screens
+from lib.judgement import framing, meanwhile, screens, specs
 from lib.judgement.teams import ORCHESTRATOR
 from lib.models import (
     PENDING,
@@ -57,6 +58,10 @@ _NOTE_WAIT_SECONDS = 5.0
 
 #: More of one kind within an absence are not looked at for the note.
 _MOST_EVENTS = 1000
+
+#: What a briefing tells of what others have learned, and how much of the spec is looked through for it.
+_MOST_INSIGHTS = 5
+_LONGEST_SEARCH = 4_000
 
 #: Called with a role (or "team") and what is happening to it.
 Progress = Callable[[str, str], None]
@@ -490,8 +495,17 @@ def _ensure_briefing(
         starting_commit=found.starting_commit,
         session=found.session,
         team=team,
+        insights=_fitting_insights(db, found),
     )
     messages.queue(db, agent, text, sender=checkins.SENDER, kind=MessageKind.BRIEFING, now=host.now_ms())
+
+
+def _fitting_insights(db: sqlite3.Connection, found: Orchestration) -> list[insights.Insight]:
+    """What others have learned that fits the spec, by the words of its title and its sections."""
+    spec = specs.parse(found.spec_text.encode(), found.spec_path)
+    items = " ".join(item for section in spec.sections.values() for item in section)
+    words = f"{found.spec_title} {items[:_LONGEST_SEARCH]}"
+    return insights.search(db, words, project=str(found.project), limit=_MOST_INSIGHTS)
 
 
 def _ensure_briefed(db: sqlite3.Connection, stage: planning.Stage, agent: Agent) -> None:

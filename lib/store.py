@@ -481,6 +481,18 @@ CREATE TABLE budget_stops ( -- who was stopped by a budget, and has not gone on
     how TEXT NOT NULL CHECK (how IN ('interrupted', 'ended'))
 ) STRICT;
 
+CREATE TABLE insights ( -- what a team has learned, for the next
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    project TEXT, -- NULL: for all of them
+    text TEXT NOT NULL,
+    tags TEXT NOT NULL,
+    author TEXT NOT NULL,
+    added_at INTEGER NOT NULL,
+    withdrawn_at INTEGER
+) STRICT;
+CREATE UNIQUE INDEX one_insight ON insights (coalesce(project, ''), text) WHERE withdrawn_at IS NULL;
+CREATE VIRTUAL TABLE insight_words USING fts5 (text, tags);
+
 CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL,

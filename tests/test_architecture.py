@@ -38,6 +38,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("dependencies", "authorizations", "hub", "planning", "launch", "stopping", "status", "history", "daemon"),
             *("notices", "pings", "errands", "keeping", "named_locks", "news", "limits", "holds", "governor"),
             *("safekeeping", "clearing", "boundaries", "preparing", "provenance", "new_projects"),
+            "insights",
             *("together", "together.radar", "together.overlaps", "together.sync_status", "together.bringing"),
             "together.handing_over",
             *("merging", "merging.candidates", "merging.integrations", "merging.scratch", "merging.checks"),
@@ -56,7 +57,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("front.syncing.merge", "front.syncing.together", "front.syncing.watching"),
             *("front.control", "front.control.budget", "front.control.costs", "front.control.desk"),
             *("front.control.commits", "front.control.hub", "front.control.mail", "front.control.progress"),
-            "front.control.team",
+            *("front.control.team", "front.control.insights"),
             # A program of its own, which only the agents' windows start: it knows nothing of the rooms.
             *("rehearsal", "rehearsal.__main__", "rehearsal.agent", "rehearsal.hooks", "rehearsal.play"),
             *("rehearsal.terminal", "rehearsal.transcript", "rehearsal.work"),
@@ -103,6 +104,7 @@ OWNERS = {
     "budgets": "spending.budgets",
     "budget_stops": "spending.budgets",
     "counted_answers": "spending.ledger",
+    "insights": "insights",
     "events": "store",
 }
 #: Reading across the fence, with the reason.

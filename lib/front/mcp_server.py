@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from lib import agents, checkins, config, host, hub, messages, news, orchestrations, status, store
 from lib.errors import NotFound, OrchestratorError, Unavailable, Usage
 from lib.front.cli import Output
-from lib.front.control import desk, mail, progress
+from lib.front.control import desk, insights, mail, progress
 from lib.front.control.desk import Caller
 from lib.judgement import cleaning, framing
 from lib.models import PENDING, Agent, Priority
@@ -177,6 +177,18 @@ def request_authorization(target: str, what: str, timeout_minutes: int = 30) -> 
         return progress.ask(caller, _SILENT, agent, target, what, minutes=timeout_minutes)[1]
 
 
+def publish_insight(text: str, tags: str = "", everywhere: bool = False) -> str:
+    """Keep what you have learned for later teams: a fact about the project that its files do not say.
+
+    text: the fact, at most 2,000 characters.
+    tags: words such as "api,auth".
+    everywhere: it holds for all projects, not only for this one.
+    """
+    with _desk() as (caller, _):
+        place = None if everywhere else insights.place_of(caller, None)
+        return insights.publish(caller, text, tuple(tags.split(",")) if tags else (), place)[0]
+
+
 TOOLS: tuple[Callable[..., str], ...] = (
     send_message,
     report_completion,
@@ -185,6 +197,7 @@ TOOLS: tuple[Callable[..., str], ...] = (
     list_team,
     read_inbox,
     request_authorization,
+    publish_insight,
 )
 
 

@@ -84,6 +84,7 @@ class TestTools:
             "schedule_check_in": ["if_changed", "minutes", "note", "recurring", "target"],
             "list_team": [],
             "read_inbox": ["limit"],
+            "publish_insight": ["everywhere", "tags", "text"],
             "request_authorization": ["target", "timeout_minutes", "what"],
         }
         assert all(tool.description for tool in tools.values())
@@ -94,6 +95,15 @@ class TestTools:
         assert not answer.is_error, answer.text
         assert answer.text.startswith("queued: tester is starting (message 1 to webapp-impl:tester)")
         assert still_team.told("tester", "message") == [("developer", NASTY)]
+
+    def test_an_insight_is_kept_in_the_agents_name_for_its_project(
+        self, still_team: StillTeam, developer: Server
+    ) -> None:
+        answer = developer.call("publish_insight", text="Amounts are cents", tags="api,payments")
+        assert not answer.is_error, answer.text
+        (row,) = still_team.bench.rows("SELECT project, author, tags FROM insights")
+        assert row["author"] == "webapp-impl:developer" and row["tags"] == '["api", "payments"]'
+        assert row["project"].endswith("webapp")
 
     def test_a_report_takes_the_way_of_the_verb(self, still_team: StillTeam, developer: Server) -> None:
         still_team.commit("developer")

@@ -45,6 +45,7 @@ VALUES: dict[str, object] = {
     "starting_commit": "0123456789abcdef0123456789abcdef01234567",
     "session": "ecommerce-platform-impl",
     "team": TEN,
+    "insights": (SimpleNamespace(id=1, author="user", project=None, quoted='"Amounts are cents"'),),
     "summary": "The login endpoint works",
     "work": SimpleNamespace(branch="b", head="0" * 40, commits=2, files=("a.py", "b.py"), dirty=True),
     "check": SimpleNamespace(command="make check", exit_code=1, output="1 failed"),
