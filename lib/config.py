@@ -45,6 +45,11 @@ def prices_path() -> Path:
     return config_path().with_name("prices.yaml")
 
 
+def own_folder(name: str) -> Path:
+    """The folder of the user's own roles or team types, beside config.yaml."""
+    return config_path().with_name(name)
+
+
 @dataclass(frozen=True)
 class QueueSettings:
     """How the queue of specs drains."""

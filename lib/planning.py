@@ -24,7 +24,7 @@ from lib import (
 )
 from lib.config import Settings, config_path
 from lib.errors import NotFound, OrchestratorError
-from lib.git import worktrees
+from lib.git import repository, worktrees
 from lib.judgement import specs, teams
 from lib.models import GitMode, Orchestration, OrchestrationStatus, Program
 from lib.spending import budgets
@@ -111,7 +111,9 @@ def decide(
     """
     check_names(project, spec_path.resolve())
     spec = spec or read_spec(spec_path)
-    team = choose_team(stage.settings, spec.text, roles=roles, team_type=team_type, size=size, team_plan=team_plan)
+    team = choose_team(
+        stage.settings, spec.text, project, roles=roles, team_type=team_type, size=size, team_plan=team_plan
+    )
     if "integration" in team.roles:
         raise OrchestratorError("no role can be called integration: its branch is where all work is brought together")
     if found := orchestrations.live_in(db, project):
@@ -160,24 +162,33 @@ def decide(
 def choose_team(
     settings: Settings,
     spec_text: str,
+    project: Path | None,
     *,
     roles: Sequence[str] = (),
     team_type: str | None = None,
     size: str | None = None,
     team_plan: str | None = None,
+    most: int | None = None,
 ) -> teams.Team:
-    """The team for a spec. Raises `Usage` for a role or type that is none, listing what is valid."""
-    known_roles = list(templates.roles())
-    _check_settings(settings, known_roles)
+    """The team for a spec in a project, which is None when it is not made yet.
+
+    Raises `Usage` for a role or type that is none, listing what is valid.
+    """
+    known = templates.roles()
+    _check_settings(settings, list(known))
+    is_said = bool(roles or team_type)
     return teams.choose(
         spec_text,
-        known_roles=known_roles,
+        known_roles=list(known),
         types=templates.team_types(),
         plans=templates.plans() if team_plan else {},
         roles=roles,
         team_type=team_type,
         size=size,
         plan=team_plan,
+        files=() if is_said or project is None else repository.tracked_files(project),
+        needs={role.name: role.needed_for for role in known.values() if role.needed_for},
+        most=most,
     )
 
 

@@ -1,17 +1,23 @@
-"""The folder templates/: roles, team types, prices, and every sentence that is said to agents."""
+"""The folder templates/: roles, team types, prices, and every sentence that is said to agents.
+
+The user's own roles and team types, in folders beside config.yaml, stand before ours of the same name.
+"""
 
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lib import config
 from lib.config import ROOT
 from lib.errors import OrchestratorError
 from lib.judgement import prices
 from lib.judgement.prices import Prices
-from lib.judgement.teams import ClaudePlan, TeamType
+from lib.judgement.teams import ORCHESTRATOR, ClaudePlan, TeamType
 
 FOLDER = ROOT / "templates"
 
@@ -20,7 +26,7 @@ FOLDER = ROOT / "templates"
 class Role:
     """A job description: front matter and the text that becomes part of the agent's system prompt.
 
-    `hands_over_to` are the roles that hear of its commits.
+    `hands_over_to` are the roles that hear of its commits, `needed_for` words of a spec that needs the role.
     """
 
     name: str
@@ -29,21 +35,33 @@ class Role:
     check_in_if_changed: bool
     hands_over_to: tuple[str, ...]
     text: str
+    needed_for: tuple[str, ...] = ()
 
 
 def roles() -> dict[str, Role]:
-    """Every role, by name."""
-    return {path.stem: _role(path) for path in sorted((FOLDER / "roles").glob("*.md"))}
+    """Every role, by name. Raises `OrchestratorError` naming a wrong file of the user's."""
+    return {name: _role(path) for name, path in _files("roles", ".md").items()}
 
 
 def role_names() -> list[str]:
     """The names of every role, without reading them."""
-    return sorted(path.stem for path in (FOLDER / "roles").glob("*.md"))
+    return list(_files("roles", ".md"))
 
 
 def team_types() -> dict[str, TeamType]:
-    """Every team type, by name."""
-    return {path.stem: _team_type(path) for path in sorted((FOLDER / "team_types").glob("*.yaml"))}
+    """Every team type, by name. Raises as `roles` does."""
+    known = role_names()
+    return {name: _team_type(path, known) for name, path in _files("team_types", ".yaml").items()}
+
+
+def _files(folder: str, ending: str) -> dict[str, Path]:
+    found = {path.stem: path for path in (FOLDER / folder).glob(f"*{ending}")}
+    for path in config.own_folder(folder).glob(f"*{ending}"):
+        # The name becomes a window, a branch and a folder.
+        if not re.fullmatch(r"[a-z][a-z0-9_-]*", path.stem):
+            raise OrchestratorError(f"{path}: its name must be of small letters, digits, - and _")
+        found[path.stem] = path
+    return dict(sorted(found.items()))
 
 
 def plans() -> dict[str, ClaudePlan]:
@@ -86,26 +104,83 @@ def render(name: str, **values: object) -> str:
 
 
 def _role(path: Path) -> Role:
-    import yaml  # noqa: PLC0415 - as jinja2
-
-    _, front, text = path.read_text(encoding="utf-8").split("---\n", 2)
-    values = yaml.safe_load(front)
-    condition = values.get("check_in_if")
+    parts = _text(path).split("---\n", 2)
+    if len(parts) != 3 or parts[0]:
+        raise OrchestratorError(f"{path}: a role begins with a line ---, `name: value` lines and a line ---")
+    values = _values(path, _yaml(path, parts[1]))
+    condition, minutes = values.get("check_in_if"), values.get("check_in_minutes")
     if condition not in (None, "changed"):
         raise OrchestratorError(f"{path}: check_in_if is changed or not there, not {condition!r}")
+    if type(minutes) is not int or minutes < 1:
+        raise OrchestratorError(f"{path}: check_in_minutes must be a whole number of minutes, 1 or more")
     return Role(
         path.stem,
-        values["summary"],
-        int(values["check_in_minutes"]),
+        _summary(path, values),
+        minutes,
         condition == "changed",
-        tuple(values.get("hands_over_to", ())),
-        text.strip(),
+        _names(path, "hands_over_to", values.get("hands_over_to")),
+        parts[2].strip(),
+        _names(path, "needed_for", values.get("needed_for")),
     )
 
 
-def _team_type(path: Path) -> TeamType:
+def _team_type(path: Path, known: list[str]) -> TeamType:
+    values = _values(path, _yaml(path, _text(path)))
+    roles = _names(path, "roles", values.get("roles"))
+    depends = values.get("depends") or {}
+    if not isinstance(depends, dict):
+        raise OrchestratorError(f"{path}: depends must hold `role: [roles]` lines")
+    waits = {str(role): _names(path, f"depends.{role}", others) for role, others in depends.items()}
+    named = (*roles, *waits, *(other for others in waits.values() for other in others))
+    if unknown := [role for role in named if role not in known]:
+        raise OrchestratorError(f"{path}: {unknown[0]!r} is no role", hint=f"valid roles: {', '.join(known)}")
+    # Somebody has to take the reports: its place is the first.
+    roles = tuple(dict.fromkeys((ORCHESTRATOR, *roles)))
+    words, files = (_weights(path, name, values.get(name)) for name in ("words", "files"))
+    return TeamType(path.stem, _summary(path, values), roles, words, waits, files)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OrchestratorError(f"{path} cannot be read: {error}") from None
+
+
+def _yaml(path: Path, text: str) -> object:
     import yaml  # noqa: PLC0415 - as jinja2
 
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    depends = {role: tuple(others) for role, others in values.get("depends", {}).items()}
-    return TeamType(path.stem, values["summary"], tuple(values["roles"]), tuple(values.get("words", ())), depends)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise OrchestratorError(f"{path} is not valid YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def _values(path: Path, values: object) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise OrchestratorError(f"{path} must hold `name: value` lines")
+    return values
+
+
+def _summary(path: Path, values: Mapping[str, Any]) -> str:
+    if not isinstance(values.get("summary"), str):
+        raise OrchestratorError(f"{path}: summary must be a sentence")
+    return str(values["summary"])
+
+
+def _names(path: Path, name: str, found: object) -> tuple[str, ...]:
+    if found is None:
+        return ()
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise OrchestratorError(f"{path}: {name} must be a list of words")
+    return tuple(found)
+
+
+def _weights(path: Path, name: str, found: object) -> dict[str, float]:
+    entries = {} if found is None else found
+    if not isinstance(entries, dict):
+        raise OrchestratorError(f"{path}: {name} must be a list of `word: weight`")
+    for word, weight in entries.items():
+        if type(weight) not in (int, float) or not 0 < weight < float("inf"):
+            raise OrchestratorError(f"{path}: {name}: the weight of {word} must be a number above 0")
+    return {str(word): weight for word, weight in entries.items()}

@@ -132,6 +132,11 @@ def words_of(done: subprocess.CompletedProcess[str]) -> str:
     return "; ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
 
 
+def tracked_files(folder: Path) -> list[str]:
+    """The paths of all files that git tracks in a checkout. Raises as `ask` does."""
+    return [path for path in ask(folder, "ls-files", "-z", seconds=10).split("\0") if path]
+
+
 def version() -> tuple[int, int]:
     """The two first numbers of git's version; (0, 0) when it does not say."""
     said = ask(Path("/"), "--version").split()

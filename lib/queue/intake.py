@@ -194,18 +194,19 @@ def _ready(settings: Settings, cwd: Path, one: Wanted, path: Path) -> Ready:
     else:
         project = worktrees.project_root(path)
     planning.check_names(path.resolve(), path, project)
-    team = _team(settings, spec.text, one)
+    team = _team(settings, spec.text, one, None if one.new_project else project)
     if not one.new_project:
         planning.check_project(project)
     new = NewProject(project, path.name, content) if one.new_project else None
     return Ready(one, path, spec, project, team, new)
 
 
-def _team(settings: Settings, text: str, one: Wanted) -> teams.Team:
+def _team(settings: Settings, text: str, one: Wanted, project: Path | None) -> teams.Team:
     values: dict[str, Any] = dict(one.options)
     return planning.choose_team(
         settings,
         text,
+        project,
         roles=values.get("roles", ()),
         team_type=values.get("team_type"),
         size=values.get("size"),
