@@ -159,6 +159,6 @@ def test_the_order_of_the_types_does_not_matter(spec: str) -> None:
 
 def test_the_reason_tells_what_was_chosen() -> None:
     kind = {"team_type": "data_pipeline", "size": "large", "plan": "max5"}
-    chosen = choose("x", known_roles=ROLES, types=TYPES, plans=FIGURES, **kind)
+    chosen = choose("x", known_roles=ROLES, types=TYPES, plans=FIGURES, **kind)  # type: ignore[arg-type]
     assert chosen.reason == "data_pipeline, large size, plan max5"
     assert choose("x", known_roles=ROLES, types=TYPES, roles=("tester",)).reason == "named by --roles"
