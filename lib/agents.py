@@ -77,6 +77,11 @@ def live(db: sqlite3.Connection) -> list[Agent]:
     return [_agent(row) for row in rows]
 
 
+def with_process(db: sqlite3.Connection) -> list[Agent]:
+    """Every agent that a process is recorded for, guests and those of ended teams too; it may have ended."""
+    return [_agent(row) for row in db.execute(f"{_SELECT} WHERE agents.pid IS NOT NULL ORDER BY agents.id")]
+
+
 def newest_at(db: sqlite3.Connection, worktree: Path) -> int | None:
     """The id of the last agent that a worktree was recorded for: a path may be used again."""
     row = db.execute("SELECT max(id) FROM agents WHERE worktree = ?", (str(worktree),)).fetchone()

@@ -30,6 +30,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("judgement.cleaning", "judgement.routing", "judgement.retries", "judgement.stuck"),
             *("judgement.meanwhile", "judgement.occurrences", "judgement.batchfile", "judgement.shapes"),
             *("judgement.guarding", "judgement.prices", "judgement.supervising", "judgement.forecasts"),
+            "judgement.findings",
         ),
     },
     {
@@ -45,6 +46,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("merging.hub", "merging.delivering", "merging.sharing"),
             *("spending", "spending.growth", "spending.ledger", "spending.budgets", "spending.halting"),
             "spending.outlooks",
+            *("tuning", "tidying"),
             *("queue", "queue.entries", "queue.draining", "queue.evidence", "queue.research", "queue.intake"),
         )
     },
@@ -57,7 +59,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("front.syncing.merge", "front.syncing.together", "front.syncing.watching"),
             *("front.control", "front.control.budget", "front.control.costs", "front.control.desk"),
             *("front.control.commits", "front.control.hub", "front.control.mail", "front.control.progress"),
-            *("front.control.team", "front.control.insights"),
+            *("front.control.team", "front.control.insights", "front.tuning"),
             # A program of its own, which only the agents' windows start: it knows nothing of the rooms.
             *("rehearsal", "rehearsal.__main__", "rehearsal.agent", "rehearsal.hooks", "rehearsal.play"),
             *("rehearsal.terminal", "rehearsal.transcript", "rehearsal.work"),

@@ -22,7 +22,6 @@ NOT_YET = {
     "claude_control.py monitor": "a view for people, with the other views",
     "monitoring_dashboard.py": "the web dashboard",
     "multi_project_monitor.py": "a view for people, with the other views",
-    "performance_tuner.py": "care of the host and of the database",
     "ai_team_refiner.py": "a team's suggestion on its own",
     "chaos_tester.py": "breaking things on purpose",
     "load_tester.py": "measuring many orchestrations",
