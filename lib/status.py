@@ -13,7 +13,7 @@ from lib.models import AgentState, CandidateStatus, DeliveryStatus, Hold, Orches
 SHOWN_AFTER_END_MS = 24 * 3600 * 1000
 
 #: What a person is told of a candidate beside its agent.
-_CANDIDATES: dict[str | None, str] = {
+CANDIDATES: dict[str | None, str] = {
     CandidateStatus.QUEUED: "waits to be merged",
     CandidateStatus.MERGING: "is being merged",
     CandidateStatus.CONFLICT: "went back: conflict",
@@ -103,14 +103,19 @@ def _team_text(one: OrchestrationStatus, now: int) -> str:
     elif one.delivery == DeliveryStatus.DUE:
         lines.append("  work    on its way to the starting branch")
     for agent in one.agents:
-        notes = [agent.held] if agent.held else []
-        notes += [f"{agent.waiting} waiting"] if agent.waiting else []
-        notes += ["reported done"] if agent.reported else []
-        notes += [_CANDIDATES[agent.candidate]] if agent.candidate in _CANDIDATES else []
-        notes += [f"waits for {', '.join(agent.waits_for)}"] if agent.waits_for else []
         seen = f"heard from {ago(now - agent.seen_at)} ago" if agent.seen_at else "not heard from yet"
-        lines.append(f"  {agent.window:>2} {agent.role:20} {agent.state:9} {', '.join([seen, *notes])}")
+        lines.append(f"  {agent.window:>2} {agent.role:20} {agent.state:9} {', '.join([seen, *notes(agent)])}")
     return "\n".join(lines)
+
+
+def notes(agent: AgentStatus) -> list[str]:
+    """What else a person is told of an agent, in a few words each."""
+    found = [agent.held] if agent.held else []
+    found += [f"{agent.waiting} waiting"] if agent.waiting else []
+    found += ["reported done"] if agent.reported else []
+    found += [CANDIDATES[agent.candidate]] if agent.candidate in CANDIDATES else []
+    found += [f"waits for {', '.join(agent.waits_for)}"] if agent.waits_for else []
+    return found
 
 
 def ago(milliseconds: int) -> str:

@@ -19,9 +19,7 @@ SHELLS = ("", "bash", "sh", "shell", "console")
 #: A line that parses meanwhile fails its test until its entry is gone.
 NOT_YET = {
     "claude_control.py report": "a view for people, with the other views",
-    "claude_control.py monitor": "a view for people, with the other views",
     "monitoring_dashboard.py": "the web dashboard",
-    "multi_project_monitor.py": "a view for people, with the other views",
     "ai_team_refiner.py": "a team's suggestion on its own",
     "chaos_tester.py": "breaking things on purpose",
     "load_tester.py": "measuring many orchestrations",

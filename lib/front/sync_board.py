@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import select
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib import daemon, host, orchestrations, store
+from lib.front import live
 from lib.front.cli import Output
 from lib.git import worktrees
 from lib.together import sync_status
@@ -51,17 +47,17 @@ def show(output: Output, home: Path, request: Request) -> None:
             write(request.export, board)
         return board
 
-    is_seen = sys.stdout.isatty() and not output.json
-    if is_seen and not request.once:
-        _watch(look, home, request.refresh)
-    elif is_seen:
-        from rich.console import Console  # noqa: PLC0415 - 200 ms that only a person at a terminal pays
+    def drawn(board: Board, columns: int, how: str = "") -> RenderableType:
+        return picture(board, columns=columns, warning=_warning(home), how=how)
 
-        console = Console(highlight=False)
-        console.print(picture(look(), columns=console.width, warning=_warning(home)))
-    else:
+    if not live.is_seen(output):
         board = look()
         output.answer(sync_status.as_text(board), sync_status.as_data(board))
+    elif request.once:
+        live.draw(lambda columns: drawn(look(), columns))
+    else:
+        how = live.how(request.refresh)
+        live.watch(look, lambda board, columns: drawn(board, columns, how), seconds=request.refresh)
 
 
 def write(path: Path, board: Board) -> None:
@@ -72,50 +68,6 @@ def write(path: Path, board: Board) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _watch(look: Callable[[], Board], home: Path, seconds: float) -> None:
-    from rich.console import Console  # noqa: PLC0415 - as above
-    from rich.live import Live  # noqa: PLC0415
-
-    # Whatever ends it, the terminal gets its screen back.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    with contextlib.suppress(KeyboardInterrupt), _resizes() as resized:  # Ctrl-C is how one leaves
-        board = look()
-        with Live(console=Console(highlight=False), screen=True, auto_refresh=False) as live:
-            while True:
-                columns, how = live.console.width, f"every {seconds:g} s, Ctrl-C leaves"
-                live.update(picture(board, columns=columns, warning=_warning(home), how=how), refresh=True)
-                if not resized(seconds):
-                    board = look()
-
-
-@contextlib.contextmanager
-def _resizes() -> Iterator[Callable[[float], bool]]:
-    """A wait of so many seconds that ends early, with True, when the terminal gets another size."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    # The handler may run in the middle of anything: it only leaves a byte.
-    signal.signal(signal.SIGWINCH, lambda *_: _put_byte(writing))
-
-    def wait(seconds: float) -> bool:
-        if not select.select([reading], [], [], seconds)[0]:
-            return False
-        os.read(reading, 4096)
-        return True
-
-    try:
-        yield wait
-    finally:
-        signal.signal(signal.SIGWINCH, signal.SIG_DFL)
-        os.close(reading)
-        os.close(writing)
-
-
-def _put_byte(pipe: int) -> None:
-    with contextlib.suppress(BlockingIOError):  # it is full: that is news enough
-        os.write(pipe, b"!")
 
 
 def _warning(home: Path) -> str:
@@ -131,7 +83,7 @@ def picture(board: Board, *, columns: int, warning: str = "", how: str = "") -> 
     from rich.padding import Padding  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    parts: list[RenderableType] = [_spread(Text("Worktrees", style="bold"), _head(board, warning, how))]
+    parts: list[RenderableType] = [live.head("Worktrees", board.at, warning=warning, how=how)]
     for team in board.teams:
         parts += [Padding(one, (0, 0, 0, 1)) for one in _team(team, board.at, columns)]
     if not board.teams:
@@ -141,31 +93,12 @@ def picture(board: Board, *, columns: int, warning: str = "", how: str = "") -> 
     return Group(*parts)
 
 
-def _spread(left: Text, right: Text) -> RenderableType:
-    """Two texts at the two ends of a line."""
-    from rich.table import Table  # noqa: PLC0415 - as above
-
-    line = Table.grid(expand=True)
-    line.add_column(no_wrap=True)
-    line.add_column(justify="right", no_wrap=True)
-    line.add_row(left, right)
-    return line
-
-
-def _head(board: Board, warning: str, how: str) -> Text:
-    from rich.text import Text  # noqa: PLC0415 - as above
-
-    clock = datetime.fromtimestamp(board.at / 1000).strftime("%H:%M:%S")
-    parts = [(warning, "yellow"), (how, "bright_black"), (clock, "bright_black")]
-    return Text("   ").join(Text(*part) for part in parts if part[0])
-
-
 def _team(team: TeamStanding, now: int, columns: int) -> Iterator[RenderableType]:
     from rich.text import Text  # noqa: PLC0415 - as above
 
     yield Text()
     start = f"from {team.starting_branch or 'a detached HEAD'} at {team.starting_commit[:7]}"
-    yield _spread(
+    yield live.spread(
         Text.assemble((team.session, "bold cyan"), f"  {team.title}"),
         Text.assemble((team.status, "green" if team.status == "running" else "yellow")),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import sqlite3
 import sys
 import time
@@ -18,6 +17,7 @@ import click
 
 from lib import host, store, tidying, tuning
 from lib.errors import OrchestratorError, Usage
+from lib.front import live
 from lib.front.cli import Output
 from lib.judgement.findings import Load, Look, findings, size
 from lib.status import ago
@@ -55,47 +55,30 @@ def run(output: Output, home: Path, request: Request) -> None:
     now = host.now_ms()
     done = Tidied(_optimized(home) if request.optimize else None, _cleaned(home, now) if request.clean_logs else None)
     tuner = tuning.Tuner(home, Tmux.from_environment())
-    is_seen = sys.stdout.isatty() and not output.json
     if request.watch:
-        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how one leaves
-            _watch(output, tuner, done, request.interval or DEFAULT_INTERVAL, is_seen=is_seen)
-    elif is_seen:
-        from rich.console import Console  # noqa: PLC0415 - 200 ms that only a person at a terminal pays
-
-        Console(highlight=False).print(picture(tuner.look(now=host.now_ms()), done))
+        _watch(output, tuner, done, request.interval or DEFAULT_INTERVAL)
+    elif live.is_seen(output):
+        live.draw(lambda _: picture(tuner.look(now=host.now_ms()), done))
     else:
         look = tuner.look(now=host.now_ms())
         output.answer("\n".join(lines(look, done)), as_data(look, done))
 
 
-def _watch(output: Output, tuner: tuning.Tuner, done: Tidied, seconds: float, *, is_seen: bool) -> None:
-    if is_seen:
-        _watch_live(tuner, done, seconds)
+def _watch(output: Output, tuner: tuning.Tuner, done: Tidied, seconds: float) -> None:
+    if live.is_seen(output):
+        how = live.how(seconds)
+        live.watch(lambda: tuner.look(now=host.now_ms()), lambda look, _: picture(look, done, how=how), seconds=seconds)
         return
-    while True:
-        look = tuner.look(now=host.now_ms())
-        if output.json:  # a line for each look
-            click.echo(json.dumps(as_data(look, done), ensure_ascii=False))
-        else:
-            click.echo("\n".join([f"{_clock(look.at)}", *lines(look, done), ""]))
-        sys.stdout.flush()
-        done = Tidied()  # it was done once
-        time.sleep(seconds)
-
-
-def _watch_live(tuner: tuning.Tuner, done: Tidied, seconds: float) -> None:
-    from rich.console import Console  # noqa: PLC0415 - as above
-    from rich.live import Live  # noqa: PLC0415 - as above
-
-    # Whatever ends it, the terminal gets its screen back.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    look = tuner.look(now=host.now_ms())
-    with Live(console=Console(highlight=False), screen=True, auto_refresh=False) as live:
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how one leaves
         while True:
-            live.update(picture(look, done, how=f"every {seconds:g} s, Ctrl-C leaves"), refresh=True)
-            time.sleep(seconds)
             look = tuner.look(now=host.now_ms())
+            if output.json:  # a line for each look
+                click.echo(json.dumps(as_data(look, done), ensure_ascii=False))
+            else:
+                click.echo("\n".join([f"{_clock(look.at)}", *lines(look, done), ""]))
+            sys.stdout.flush()
+            done = Tidied()  # it was done once
+            time.sleep(seconds)
 
 
 # -- tidying --
@@ -227,9 +210,7 @@ def picture(look: Look, done: Tidied, *, how: str = "") -> RenderableType:
         table.add_column(name, justify="right" if place else "left", no_wrap=True)
     for row in body:
         table.add_row(*map(Text, row), style="" if row[0].startswith(" ") else "bold")
-    title = Text.assemble(
-        ("Performance", "bold"), (f"   {how}   {_clock(look.at)}" if how else f"   {_clock(look.at)}", "bright_black")
-    )
+    title = live.head("Performance", look.at, how=how)
     parts: list[RenderableType] = [title, Text(), table, Text(), *map(Text, facts(look))]
     parts += [Text(line, style="bright_black") for line in tidied(done)]
     parts += [Text(f"not seen: {sentence}", style="bright_black") for sentence in look.unseen]

@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +18,11 @@ from lib.models import OrchestrationStatus
 from lib.together import radar, sync_status
 from lib.together.sync_status import Board, Looking, WorktreeStanding
 from tests.agents import a_team
-from tests.conftest import ROOT, Bench, commit_all, snapshot, wait_for
+from tests.conftest import Bench, commit_all, snapshot, wait_for
 from tests.integration.still_team import StillTeam, still_team
+from tests.integration.watching import Watched, watched
 
-__all__ = ["still_team"]
+__all__ = ["still_team", "watched"]
 
 MINUTE = 60_000
 
@@ -223,38 +221,11 @@ class TestOnce:
         assert bench.door("sync_dashboard.py", "--refresh", "0").code == ExitCode.USAGE
 
 
-@dataclass
-class Watched:
-    """A terminal in which somebody watches the dashboard."""
-
-    bench: Bench
-
-    def start(self, *words: str, columns: int) -> None:
-        door = shlex.join([sys.executable, str(ROOT / "sync_dashboard.py"), *words])
-        given = shlex.join(f"{name}={value}" for name, value in self.bench.environment.items())
-        size = ("-x", str(columns), "-y", "24")
-        # Its own SIGINT would end the shell too.
-        script = f"trap : INT; env -i {given} {door}; echo left with $?; exec cat"
-        self.bench.tmux.run("new-session", "-d", "-s", "watch", *size, "-n", "watch", f"sh -c {shlex.quote(script)}")
-
-    def shows(self, *texts: str) -> str:
-        def look() -> str:
-            screen = self.bench.screen("watch:watch")
-            return screen if all(text in screen for text in texts) else ""
-
-        return wait_for(look, f"{texts} on the screen")
-
-
-@pytest.fixture
-def watched(bench: Bench) -> Iterator[Watched]:
-    yield Watched(bench)
-
-
 class TestLive:
     @pytest.mark.parametrize("columns", [100, 140])
     def test_shows_every_worktree_in_its_columns(self, shop: Shop, watched: Watched, columns: int) -> None:
         radar.sweep(shop.still.db, now=host.now_ms())
-        watched.start("--refresh", "60", columns=columns)
+        watched.start("sync_dashboard.py", "--refresh", "60", columns=columns)
         lines = watched.shows("Worktrees", "testrunner ", "overlaps with").splitlines()
         head = next(line for line in lines if line.split()[:2] == ["role", "branch"])
         assert head.split() == ["role", "branch", "ahead", "behind", "dirty", "conflicts", "last", "commit", "snapshot"]
@@ -269,7 +240,7 @@ class TestLive:
 
     def test_goes_on_looking_and_exports_each_look(self, shop: Shop, watched: Watched) -> None:
         file = shop.still.bench.folder / "board.json"
-        watched.start("--refresh", "0.5", "--export", str(file), columns=100)
+        watched.start("sync_dashboard.py", "--refresh", "0.5", "--export", str(file), columns=100)
         watched.shows("Add the app")
         commit_all(shop.worktree("tester"), "Something new")
         watched.shows("Something new")
@@ -278,25 +249,25 @@ class TestLive:
         wait_for(lambda: json.loads(file.read_text())["teams"] == [], "the export of it")
 
     def test_takes_another_size_at_once(self, shop: Shop, watched: Watched) -> None:
-        watched.start("--refresh", "600", columns=100)
+        watched.start("sync_dashboard.py", "--refresh", "600", columns=100)
         watched.shows("Add the app")
         commit_all(shop.worktree("tester"), "x")
         shop.still.bench.tmux.run("resize-window", "-t", "watch:watch", "-x", "140", "-y", "24")
         wait_for(lambda: max(map(len, shop.still.bench.screen("watch:watch").splitlines())) > 130, "the wide screen")
 
     def test_leaves_the_terminal_as_it_was(self, shop: Shop, watched: Watched) -> None:
-        watched.start(columns=100)
+        watched.start("sync_dashboard.py", columns=100)
         watched.shows("Add the app")
         shop.still.bench.tmux.run("send-keys", "-t", "watch:watch", "C-c")
         assert watched.shows("left with 0").split("\n")[0] == "left with 0"
 
     def test_once_has_colours(self, shop: Shop, watched: Watched) -> None:
-        watched.start("--once", columns=100)
+        watched.start("sync_dashboard.py", "--once", columns=100)
         watched.shows("Add the app", "left with 0")
         assert "\x1b[" in shop.still.bench.tmux.run("capture-pane", "-p", "-e", "-t", "watch:watch")
 
     def test_says_when_nobody_looks_after_the_teams(self, shop: Shop, watched: Watched) -> None:
-        watched.start("--once", columns=100)
+        watched.start("sync_dashboard.py", "--once", columns=100)
         watched.shows("the scheduler does not run: scheduler.py --daemon")
 
 
