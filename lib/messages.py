@@ -220,6 +220,16 @@ def count_since(db: sqlite3.Connection, agent_id: int, after: int, kinds: Sequen
     return int(row[0])
 
 
+def ways(db: sqlite3.Connection, orchestration_id: str) -> list[tuple[int, int, int | None]]:
+    """Of each message to a team that arrived or failed: its agent, when it was queued, and when it arrived or None."""
+    rows = db.execute(
+        "SELECT agent_id, queued_at, acknowledged_at FROM messages JOIN agents ON agents.id = messages.agent_id"
+        " WHERE agents.orchestration_id = ? AND messages.status IN ('acknowledged', 'failed') ORDER BY messages.id",
+        (orchestration_id,),
+    )
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
 def hold(db: sqlite3.Connection, message: Message, reason: str) -> None:
     """Note why a message waits; no event, since this is looked at on every beat."""
     if message.reason != reason:

@@ -103,6 +103,26 @@ def render(name: str, **values: object) -> str:
     return environment.get_template(name).render(**values)
 
 
+def page(name: str, **values: object) -> str:
+    """A text of templates/reports. In .html values are escaped; in .md the filter `plain` takes their marks away."""
+    import jinja2  # noqa: PLC0415 - as in `render`
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER / "reports"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=name.endswith(".html"),
+    )
+    environment.filters["plain"] = plain
+    return environment.get_template(name).render(**values)
+
+
+def plain(value: object) -> str:
+    """A value as one line of Markdown in which nothing has a meaning: no link, no HTML, no cell of a table."""
+    return re.sub(r"([\\`*_\[\]<>|#!~&])", r"\\\1", " ".join(str(value).split()))
+
+
 def _role(path: Path) -> Role:
     parts = _text(path).split("---\n", 2)
     if len(parts) != 3 or parts[0]:

@@ -46,7 +46,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("merging.hub", "merging.delivering", "merging.sharing"),
             *("spending", "spending.growth", "spending.ledger", "spending.budgets", "spending.halting"),
             "spending.outlooks",
-            *("tuning", "tidying", "overview"),
+            *("tuning", "tidying", "overview", "dossier"),
             *("queue", "queue.entries", "queue.draining", "queue.evidence", "queue.research", "queue.intake"),
         )
     },
@@ -60,7 +60,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("front.control", "front.control.budget", "front.control.costs", "front.control.desk"),
             *("front.control.commits", "front.control.hub", "front.control.mail", "front.control.progress"),
             *("front.control.team", "front.control.insights", "front.tuning"),
-            *("front.live", "front.projects", "front.control.monitor"),
+            *("front.live", "front.projects", "front.control.monitor", "front.control.report"),
             # A program of its own, which only the agents' windows start: it knows nothing of the rooms.
             *("rehearsal", "rehearsal.__main__", "rehearsal.agent", "rehearsal.hooks", "rehearsal.play"),
             *("rehearsal.terminal", "rehearsal.transcript", "rehearsal.work"),

@@ -18,7 +18,6 @@ SHELLS = ("", "bash", "sh", "shell", "console")
 #: What the contract names and no script has yet: a script, or a script with a word of its command line; and why.
 #: A line that parses meanwhile fails its test until its entry is gone.
 NOT_YET = {
-    "claude_control.py report": "a view for people, with the other views",
     "monitoring_dashboard.py": "the web dashboard",
     "ai_team_refiner.py": "a team's suggestion on its own",
     "chaos_tester.py": "breaking things on purpose",

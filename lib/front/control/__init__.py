@@ -19,6 +19,6 @@ def main() -> None:
 
 
 # The verbs register themselves with `main`.
-from lib.front.control import budget, commits, costs, hub, insights, mail, monitor, progress, team  # noqa: E402
+from lib.front.control import budget, commits, costs, hub, insights, mail, monitor, progress, report, team  # noqa: E402
 
-__all__ = ["budget", "commits", "costs", "hub", "insights", "mail", "main", "monitor", "progress", "team"]
+__all__ = ["budget", "commits", "costs", "hub", "insights", "mail", "main", "monitor", "progress", "report", "team"]
