@@ -65,6 +65,8 @@ def _sentence(db: sqlite3.Connection, event: Event) -> str | None:
             return f"{role} may go on"
         case "hook.StopFailure":
             return f"{role}'s turn failed: {data.get('details')}"
+        case "pause.begun" | "pause.over":
+            return f"a person has {'paused the team' if event.kind == 'pause.begun' else 'let the team go on'}"
         case "hook.SessionEnd":
             return f"{role} has ended"
         case kind if kind.startswith("orchestration."):

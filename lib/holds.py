@@ -6,9 +6,10 @@ Whoever would give an agent something to do asks here first; what holds it is an
 from __future__ import annotations
 
 import sqlite3
+from datetime import datetime
 from pathlib import Path
 
-from lib import agents, limits
+from lib import agents, limits, orchestrations
 from lib.judgement.teams import ORCHESTRATOR
 from lib.models import Agent, AgentState, Hold, Message, MessageKind
 from lib.spending import budgets
@@ -16,7 +17,15 @@ from lib.spending import budgets
 
 def of(db: sqlite3.Connection, agent: Agent) -> Hold | None:
     """What holds an agent now, or None. Cheap: it is asked of every agent that something waits for, on every beat."""
-    return limits.hold_of(db, agent) or budgets.hold_of(db, agent)
+    return _by_hand(db, agent) or limits.hold_of(db, agent) or budgets.hold_of(db, agent)
+
+
+def _by_hand(db: sqlite3.Connection, agent: Agent) -> Hold | None:
+    at = orchestrations.paused_at(db, agent.orchestration_id)
+    if at is None:
+        return None
+    since = datetime.fromtimestamp(at / 1000).strftime("%Y-%m-%d %H:%M")
+    return Hold(f"paused by hand since {since}", None)
 
 
 def keeps_back(hold: Hold, agent: Agent, message: Message) -> bool:

@@ -94,6 +94,8 @@ def resume(db: sqlite3.Connection, stage: planning.Stage, project: Path, *, prog
             f"{project} has no orchestration to resume" + (f": the last one is {ended.status}" if ended else ""),
             hint=f"auto_orchestrate.py --project {project} --spec SPEC",
         )
+    if found.paused_at is not None:
+        raise Unavailable(f"{found.session} is paused by hand", hint=f"claude_control.py resume {found.session}")
     if budget := budgets.that_pauses(db, found.id):
         raise Unavailable(
             f"{found.session} is paused: the budget of {budgets.words(budget)} is used up",

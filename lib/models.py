@@ -252,6 +252,8 @@ class Orchestration:
     outcome: str | None
     created_at: int
     updated_at: int
+    #: Since when a person has it paused, whatever its status says; None when nobody has.
+    paused_at: int | None = None
 
     @property
     def integration_branch(self) -> str:

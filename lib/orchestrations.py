@@ -168,6 +168,24 @@ def set_status(
         _tell_person(db, get(db, orchestration_id), now)
 
 
+def set_paused(db: sqlite3.Connection, orchestration_id: str, at: int | None) -> bool:
+    """Record since when a person has a team paused, or that nobody has; call it inside a transaction.
+
+    Returns whether that changed anything.
+    """
+    changed = db.execute(
+        "UPDATE orchestrations SET paused_at = ? WHERE id = ? AND (paused_at IS NULL) != (? IS NULL)",
+        (at, orchestration_id, at),
+    )
+    return bool(changed.rowcount)
+
+
+def paused_at(db: sqlite3.Connection, orchestration_id: str | None) -> int | None:
+    """Since when a person has a team paused; None when nobody has, and for no team. It is asked on every beat."""
+    row = db.execute("SELECT paused_at FROM orchestrations WHERE id = ?", (orchestration_id,)).fetchone()
+    return row["paused_at"] if row else None
+
+
 def _tell_person(db: sqlite3.Connection, found: Orchestration, now: int) -> None:
     told = [OrchestrationStatus.NEEDS_ATTENTION]
     if not found.unattended:
@@ -197,4 +215,5 @@ def _orchestration(row: sqlite3.Row) -> Orchestration:
         outcome=row["outcome"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        paused_at=row["paused_at"],
     )

@@ -31,7 +31,8 @@ CREATE TABLE orchestrations (
     unattended INTEGER NOT NULL CHECK (unattended IN (0, 1)), -- started by the queue
     outcome TEXT,
     created_at INTEGER NOT NULL,
-    updated_at INTEGER NOT NULL
+    updated_at INTEGER NOT NULL,
+    paused_at INTEGER -- since when a person has it paused
 ) STRICT;
 CREATE UNIQUE INDEX one_live_session ON orchestrations (session)
     WHERE status IN ('starting', 'running', 'paused', 'needs_attention');

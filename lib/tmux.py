@@ -147,6 +147,17 @@ class Tmux:
         pid, dead, in_mode, height = head.split()
         return Look(int(pid), dead == "1", in_mode == "1", int(height), screen)
 
+    def text(self, pane: str, *, agent: int, lines: int | None = None) -> str | None:
+        """What a pane of an agent shows, or its last lines with those scrolled out; None when it has no such pane."""
+        if not any(one.id == pane and one.agent == str(agent) for one in self.panes()):
+            return None
+        above = () if lines is None else ("-S", f"-{lines}")
+        try:
+            shown = self.run("capture-pane", "-p", *above, "-t", pane).rstrip("\n").split("\n")
+        except NotFound:
+            return None
+        return "\n".join(shown if lines is None else shown[-lines:])
+
     # -- changing --
 
     def new_session(self, name: str, *, orchestration: str, width: int = 200, height: int = 50) -> None:

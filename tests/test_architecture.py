@@ -46,7 +46,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("merging.hub", "merging.delivering", "merging.sharing"),
             *("spending", "spending.growth", "spending.ledger", "spending.budgets", "spending.halting"),
             "spending.outlooks",
-            *("tuning", "tidying", "overview", "dossier"),
+            *("tuning", "tidying", "overview", "dossier", "pauses"),
             *("queue", "queue.entries", "queue.draining", "queue.evidence", "queue.research", "queue.intake"),
         )
     },

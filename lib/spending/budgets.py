@@ -170,6 +170,11 @@ def that_pauses(db: sqlite3.Connection, orchestration_id: str) -> Budget | None:
     return next(found, None)
 
 
+def reason(budget: Budget, session: str) -> str:
+    """Why a budget has paused a team, and what to do."""
+    return f"the budget of {words(budget)} is used up; next: {remedy(budget, session)}"
+
+
 def remedy(budget: Budget, session: str) -> str:
     """The command that lets go on what a budget has paused."""
     option = f"--usd {max(1, round(budget.amount / 2))}" if budget.unit is BudgetUnit.USD else "--tokens 1M"
@@ -289,7 +294,7 @@ def _pause(db: sqlite3.Connection, found: Orchestration, budget: Budget, amount:
         if not _move(db, budget, BudgetStatus.PAUSED, now):
             return
         _tell(db, "budget.paused", budget, now, used=amount)
-        outcome = f"the budget of {words(budget)} is used up; next: {remedy(budget, found.session)}"
+        outcome = reason(budget, found.session)
         if budget.role is None:
             orchestrations.set_status(db, found.id, OrchestrationStatus.PAUSED, now=now, outcome=outcome)
         notices.tell(db, "budget", f"{found.session}: {budget.role or 'the team'} is paused", outcome, now=now)
@@ -413,7 +418,8 @@ def settle(db: sqlite3.Connection, *, now: int) -> None:
 def _let_go(db: sqlite3.Connection, budget: Budget, now: int) -> None:
     """Have go on what a budget has held, unless another budget holds it; call it inside the transaction."""
     found = orchestrations.get(db, budget.orchestration_id)
-    if found.status is OrchestrationStatus.PAUSED and that_pauses(db, found.id) is None:
+    is_free = found.paused_at is None and that_pauses(db, found.id) is None
+    if found.status is OrchestrationStatus.PAUSED and is_free:
         orchestrations.set_status(db, found.id, OrchestrationStatus.RUNNING, now=now)
     _tell(db, "budget.reopened", budget, now)
     if found.status in orchestrations.ENDED:

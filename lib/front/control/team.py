@@ -1,4 +1,4 @@
-"""Verbs about teams: status, attach, stop."""
+"""Verbs about teams: status, attach, screen, pause, resume, stop."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import os
 
 import click
 
-from lib import agents, host
-from lib.errors import NotFound, Unavailable
+from lib import agents, host, orchestrations
+from lib.errors import NotFound, Unavailable, Usage
 from lib.front import cli
 from lib.front.cli import Output
 from lib.front.control import main
-from lib.front.control.desk import caller
+from lib.front.control.desk import caller, ensure_scheduler
+from lib.models import OrchestrationStatus
 
 
 @cli.verb(main, "status", examples="claude_control.py status\nclaude_control.py status webapp-impl --json")
@@ -50,6 +51,70 @@ def attach(target: str | None) -> None:
     verb = "switch-client" if inside and desk.tmux.is_at(inside) else "attach-session"
     command = desk.tmux.command(verb, "-t", place)
     os.execvp(command[0], command)
+
+
+@cli.verb(
+    main,
+    examples="""
+    claude_control.py screen webapp-impl:developer
+    claude_control.py screen webapp-impl:developer --lines 200
+    """,
+)
+@click.argument("target")
+@click.option(
+    "--lines", type=click.IntRange(1, 100_000), metavar="N", help="The last N lines, also those scrolled out."
+)
+@cli.pass_output
+def screen(output: Output, target: str, lines: int | None) -> None:
+    """Print what an agent's window shows, without going there."""
+    desk = caller()
+    agent = agents.resolve(desk.db, desk.tmux, target)
+    shown = desk.tmux.text(agent.pane_id, agent=agent.id, lines=lines) if agent.pane_id else None
+    if shown is None:
+        raise NotFound(f"{agent.target} has no window now", hint="claude_control.py status")
+    output.answer(shown, {"target": agent.target, "lines": shown.splitlines()})
+
+
+@cli.verb(main, examples="claude_control.py pause webapp-impl\nclaude_control.py pause webapp-impl --now")
+@click.argument("session", required=False)
+@click.option(
+    "--now", "at_once", is_flag=True, help="Interrupt whoever is at work instead of waiting for the turn's end."
+)
+@cli.pass_output
+def pause(output: Output, session: str | None, at_once: bool) -> None:
+    """Have a team stand still: no message, no check-in and no new turn until it is resumed. Nothing is ended."""
+    from lib import pauses  # noqa: PLC0415 - the verbs beside this one need it not
+
+    desk = caller()
+    found = orchestrations.get(desk.db, agents.team_of(desk.db, session, desk.agent))
+    is_new = pauses.pause(desk.db, found, now=host.now_ms())
+    stopped = pauses.interrupt(desk, found, now=host.now_ms()) if at_once else {}
+    host.wake(desk.home)
+    lines = [f"{found.session} is paused{'' if is_new else ' already'}; claude_control.py resume {found.session}"]
+    lines += [f"{role} was interrupted" for role, trouble in stopped.items() if trouble is None]
+    lines += [f"{role} may still be at work: {trouble}" for role, trouble in stopped.items() if trouble]
+    output.answer("\n".join(lines), {"session": found.session, "new": is_new, "interrupted": stopped})
+
+
+@cli.verb(main, examples="claude_control.py resume webapp-impl")
+@click.argument("session", required=False)
+@cli.pass_output
+def resume(output: Output, session: str | None) -> None:
+    """Have a team go on that was paused by hand; what was held meanwhile arrives then."""
+    from lib import pauses  # noqa: PLC0415 - the verbs beside this one need it not
+
+    desk = caller()
+    team = orchestrations.get(desk.db, agents.team_of(desk.db, session, desk.agent))
+    found = pauses.resume(desk.db, team, now=host.now_ms())
+    if found is None:
+        raise Usage(
+            f"{team.session} is not paused by hand: it is {team.status}",
+            hint=f"after a crash: auto_orchestrate.py --project {team.project} --resume",
+        )
+    ensure_scheduler(output, desk)  # somebody has to bring what waits
+    host.wake(desk.home)
+    still = f": {found.outcome}" if found.status is not OrchestrationStatus.RUNNING and found.outcome else ""
+    output.answer(f"{found.session} is {found.status}{still}", {"session": found.session, "status": found.status})
 
 
 @cli.verb(main, examples="claude_control.py stop webapp-impl")
