@@ -90,6 +90,15 @@ class BudgetSettings:
 
 
 @dataclass(frozen=True)
+class AnalysisSettings:
+    """How a spec is analysed before a launch."""
+
+    enabled: bool = True
+    model: str | None = None
+    timeout_seconds: float = 120.0
+
+
+@dataclass(frozen=True)
 class ResearchSettings:
     """How failures are analysed before a spec is tried again."""
 
@@ -138,6 +147,7 @@ class Settings:
     recovery: RecoverySettings = RecoverySettings()
     limits: LimitSettings = LimitSettings()
     budget: BudgetSettings = BudgetSettings()
+    analysis: AnalysisSettings = AnalysisSettings()
     research: ResearchSettings = ResearchSettings()
     notify: NotifySettings = NotifySettings()
     git: GitSettings = GitSettings()
@@ -278,7 +288,7 @@ _GROUPS: dict[str, type[Any]] = {
     group.__name__: group
     for group in (
         *(QueueSettings, RecoverySettings, LimitSettings, BudgetSettings, ResearchSettings),
-        *(NotifySettings, GitSettings),
+        *(AnalysisSettings, NotifySettings, GitSettings),
     )
 }
 _CHOICES: dict[str, tuple[Sequence[str], Callable[[str], object]]] = {

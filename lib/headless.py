@@ -34,8 +34,6 @@ from lib import claude
 from lib.errors import Unavailable
 from lib.judgement import shapes
 
-#: It looks things up. It cannot run a command, and neither read nor write a file: all that it needs is in the question.
-_TOOLS = ("WebSearch", "WebFetch")
 #: More than this of what it prints is no answer.
 _MOST_BYTES = 32_000_000
 #: How long a server may take to start, unless the user says otherwise: npx and uvx fetch it first.
@@ -46,12 +44,14 @@ _PATIENCE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Asking:
-    """How to ask: the command, the model, a file of MCP servers, and how long it may take."""
+    """How to ask: the command, the model, a file of MCP servers, how long it may take, and with which tools."""
 
     command: str = "claude"
     model: str | None = None
     servers: Path | None = None
     seconds: float = 600.0
+    #: What it may use. It can neither run a command nor write a file.
+    tools: tuple[str, ...] = ("WebSearch", "WebFetch")
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def _options(asking: Asking, schema: shapes.Schema, servers: Sequence[str]) -> l
     options += ["--setting-sources", "user", "--settings", json.dumps({"disableAllHooks": True})]
     options += ["--no-session-persistence", "--strict-mcp-config", "--permission-mode", "dontAsk"]
     # In the name of a tool whatever is no letter, digit, dash or underscore of its server's name is an underscore.
-    allowed = [*_TOOLS, *(f"mcp__{re.sub(r'[^A-Za-z0-9_-]', '_', name)}" for name in servers)]
-    options += ["--tools", ",".join(_TOOLS), "--allowedTools", ",".join(allowed)]
+    allowed = [*asking.tools, *(f"mcp__{re.sub(r'[^A-Za-z0-9_-]', '_', name)}" for name in servers)]
+    options += ["--tools", ",".join(asking.tools), "--allowedTools", ",".join(allowed)]
     if servers:
         options += ["--mcp-config", str(asking.servers)]
     return [*options, "--model", asking.model] if asking.model else options

@@ -39,6 +39,13 @@ CREATE UNIQUE INDEX one_live_session ON orchestrations (session)
 CREATE UNIQUE INDEX one_live_per_project ON orchestrations (project)
     WHERE status IN ('starting', 'running', 'paused', 'needs_attention');
 
+CREATE TABLE analyses ( -- what a model has made of a spec before its team was launched
+    orchestration_id TEXT PRIMARY KEY REFERENCES orchestrations (id),
+    found TEXT NOT NULL, -- JSON, as judgement/analyses.py has it
+    cost_usd REAL,
+    at INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE agents (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     orchestration_id TEXT REFERENCES orchestrations (id), -- NULL for a guest: a claude that a person started

@@ -31,6 +31,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("judgement.meanwhile", "judgement.occurrences", "judgement.batchfile", "judgement.shapes"),
             *("judgement.guarding", "judgement.prices", "judgement.supervising", "judgement.forecasts"),
             "judgement.findings",
+            "judgement.analyses",
         ),
     },
     {
@@ -40,6 +41,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("notices", "pings", "errands", "keeping", "named_locks", "news", "limits", "holds", "governor"),
             *("safekeeping", "clearing", "boundaries", "preparing", "provenance", "new_projects"),
             "insights",
+            "analysis",
             *("together", "together.radar", "together.overlaps", "together.sync_status", "together.bringing"),
             "together.handing_over",
             *("merging", "merging.candidates", "merging.integrations", "merging.scratch", "merging.checks"),
@@ -108,6 +110,7 @@ OWNERS = {
     "budget_stops": "spending.budgets",
     "counted_answers": "spending.ledger",
     "insights": "insights",
+    "analyses": "analysis",
     "events": "store",
 }
 #: Reading across the fence, with the reason.

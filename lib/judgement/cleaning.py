@@ -96,3 +96,16 @@ def _escape_marks(text: str) -> str:
 def _folded(character: str) -> str:
     plain = character if character.isascii() else unicodedata.normalize("NFKC", character)
     return plain if len(plain) == 1 else character
+
+
+def shortened(text: str, most_bytes: int) -> str:
+    """A text of at most so many bytes: of a longer one its beginning, and more of its end."""
+    content = text.encode()
+    if len(content) <= most_bytes:
+        return text
+    mark = f"\n[... {len(content):,} bytes, of which the middle is left out ...]\n"
+    room = most_bytes - len(mark.encode())
+    if room <= 0:
+        return content[:most_bytes].decode(errors="ignore")
+    head = room // 4
+    return f"{content[:head].decode(errors='ignore')}{mark}{content[head - room :].decode(errors='ignore')}"

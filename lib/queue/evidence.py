@@ -131,8 +131,8 @@ def bounded(failures: Sequence[Failure], most_bytes: int, *, in_full: int = 3) -
     return [
         Failure(
             one.name,
-            shortened(one.reason, next(shares)),
-            tuple(Part(part.title, shortened(part.text, next(shares))) for part in one.parts),
+            cleaning.shortened(one.reason, next(shares)),
+            tuple(Part(part.title, cleaning.shortened(part.text, next(shares))) for part in one.parts),
         )
         for one in kept
     ]
@@ -151,19 +151,6 @@ def fair_shares(sizes: Sequence[int], total: int) -> list[int]:
         shares[number] = min(sizes[number], left // (len(order) - place))
         left -= shares[number]
     return shares
-
-
-def shortened(text: str, most_bytes: int) -> str:
-    """A text of at most so many bytes: of a longer one its beginning, and more of its end."""
-    content = text.encode()
-    if len(content) <= most_bytes:
-        return text
-    mark = f"\n[... {len(content):,} bytes, of which the middle is left out ...]\n"
-    room = most_bytes - len(mark.encode())
-    if room <= 0:
-        return content[:most_bytes].decode(errors="ignore")
-    head = room // 4
-    return f"{content[:head].decode(errors='ignore')}{mark}{content[head - room :].decode(errors='ignore')}"
 
 
 # -- what research has said --

@@ -105,7 +105,7 @@ def analyse(settings: Settings, home: Path, spec_text: str, failures: Sequence[F
 
 def question(spec_text: str, failures: Sequence[Failure]) -> str:
     """What is asked. Every text of somebody else's stands in a frame that no text can close."""
-    spec = evidence.shortened(cleaning.clean(spec_text), _SPEC_BYTES)
+    spec = cleaning.shortened(cleaning.clean(spec_text), _SPEC_BYTES)
     kept = evidence.bounded(failures, _MOST_BYTES - len(spec.encode()))
     # Minted after the texts were written: none of them can hold it.
     return templates.render("research.md", mark=f"data-{secrets.token_hex(6)}", spec=spec, failures=kept)
@@ -127,7 +127,7 @@ def _text(text: str, spec_text: str) -> str:
     whole = spec_text.strip()
     if len(whole) >= _SHORT_SPEC:
         text = text.replace(whole, "[the spec]")
-    return evidence.shortened(cleaning.clean(text).strip(), _TEXT_BYTES)
+    return cleaning.shortened(cleaning.clean(text).strip(), _TEXT_BYTES)
 
 
 def _line(text: str, spec_text: str) -> str:
@@ -157,7 +157,7 @@ def write_enhanced(path: Path, original: str, analysis: Analysis, failures: Sequ
 
 def enhanced(original: str, analysis: Analysis, failures: Sequence[Failure]) -> str:
     """The text of an enhanced spec. It begins with the original, byte for byte."""
-    reasons = [(one.name, evidence.shortened(_line(one.reason, original), 500)) for one in failures]
+    reasons = [(one.name, cleaning.shortened(_line(one.reason, original), 500)) for one in failures]
     return templates.render(
         "enhanced_spec.md", spec=original, size=len(original.encode()), reasons=reasons, **analysis.found
     )
