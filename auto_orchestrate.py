@@ -49,6 +49,7 @@ from lib.models import BUDGET_MINUTES, PRIORITIES, GitMode, Program
     "--budget", type=click.IntRange(*BUDGET_MINUTES), metavar="MINUTES", help="Queue: how long a team may work."
 )
 @click.option("--roles", metavar="ROLE,...", multiple=True, help="Exactly these roles; may be repeated.")
+@click.option("--add-roles", metavar="ROLE,...", multiple=True, help="These roles too, whatever chooses the team.")
 @click.option("--team-type", metavar="TYPE", help="Choose the team by this type of project.")
 @click.option("--plan", type=click.Choice(list(PLANS)), help="Your Claude plan; caps the team.")
 @click.option("--size", type=click.Choice(list(SIZES)), help="How big a team (default: medium).")
@@ -58,9 +59,12 @@ from lib.models import BUDGET_MINUTES, PRIORITIES, GitMode, Program
     type=click.Choice([str(mode) for mode in GitMode]),
     help="Also push the merged work and open a pull request, or not (default: local; docs/merging.md).",
 )
+@click.option("--no-ai", is_flag=True, help="Ask no model about the spec: rules choose the team (docs/analysis.md).")
 @click.option("--resume", is_flag=True, help="Start again what is missing of the project's team.")
 @click.option("--status-only", is_flag=True, help="With --resume: only show; change nothing.")
-@click.option("--dry-run", is_flag=True, help="Show what a launch would do; change nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show what a launch would do; change nothing. A model is asked as for a launch."
+)
 @click.option("--research", metavar="JSON", help="Analyse failures, and only that; prints JSON (docs/research.md).")
 @click.option("--demo", is_flag=True, help="See a team of rehearsal agents work a bundled spec, in under a minute.")
 @cli.pass_output

@@ -10,9 +10,10 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from lib import headless, store, templates
+from lib import claude, headless, store, templates
 from lib.config import Settings
 from lib.errors import OrchestratorError, Unavailable
 from lib.git import repository
@@ -27,6 +28,56 @@ _README_BYTES = 6_000
 _READMES = ("README.md", "README.rst", "README.txt", "README", "readme.md")
 
 
+#: The user's own command that makes Claude Code know a project.
+_PRIMER = "context-prime"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What came of an analysis before a launch: what was found, or why nothing was.
+
+    `failure` is the reason when a model was to be asked, `left_out` when none was.
+    """
+
+    found: Analysis | None = None
+    failure: str | None = None
+    left_out: str | None = None
+
+    @property
+    def why_not(self) -> str | None:
+        """Why there is none."""
+        return self.failure or self.left_out
+
+
+def for_launch(
+    settings: Settings,
+    home: Path,
+    *,
+    project: Path,
+    spec_text: str,
+    team: Sequence[str] = (),
+    also: Sequence[str] = (),
+) -> Asked:
+    """Ask before a launch, and never stand in its way: what fails is an answer too."""
+    try:
+        return Asked(ask(settings, home, project, spec_text, team=team, also=also))
+    except OrchestratorError as error:
+        return Asked(failure=error.sentence)
+    except OSError as error:
+        return Asked(failure=f"{error.filename or home}: {error.strerror}")
+
+
+def left_out(settings: Settings, program: Program, *, use_ai: bool = True) -> str | None:
+    """Why no model is to be asked before a launch; None when one is."""
+    if not use_ai:
+        return "--no-ai"
+    try:
+        check(settings, program)
+    except Unavailable as error:
+        return error.sentence
+    return None
+
+
 def check(settings: Settings, program: Program) -> None:
     """Raises `Unavailable` when no model is to be asked: for rehearsal agents, or when it is switched off."""
     if program is Program.REHEARSAL:
@@ -35,17 +86,56 @@ def check(settings: Settings, program: Program) -> None:
         raise Unavailable("it is switched off (analysis.enabled)")
 
 
-def ask(settings: Settings, home: Path, project: Path | None, spec_text: str, *, team: Sequence[str] = ()) -> Analysis:
-    """Ask what a spec needs. `team` are the roles that a person has named. Raises `Unavailable` with the reason."""
+def ask(
+    settings: Settings,
+    home: Path,
+    project: Path,
+    spec_text: str,
+    *,
+    team: Sequence[str] = (),
+    also: Sequence[str] = (),
+) -> Analysis:
+    """Ask what a spec needs. `team` are the roles that a person has named, `also` those that come to the others.
+
+    Raises `Unavailable` with the reason.
+    """
+    primed, trouble = _primer()
     asking = headless.Asking(
-        settings.claude_command, settings.analysis.model, None, settings.analysis.timeout_seconds, tools=()
+        settings.claude_command,
+        settings.analysis.model,
+        None,
+        settings.analysis.timeout_seconds,
+        tools=headless.READING if primed else (),
+        primer=primed,
     )
-    asked = question(spec_text, _parts(project) if project else (), team=team)
-    answer = headless.ask(asking, asked, analyses.SCHEMA, folder=home / "headless")
-    return analyses.read(answer.found, templates.role_names(), cost_usd=answer.cost_usd, notes=answer.notes)
+    asked = question(spec_text, _parts(project), team=team, also=also, reads=bool(primed))
+    answer = headless.ask(asking, asked, analyses.SCHEMA, folder=project if primed else home / "headless")
+    notes = [*answer.notes, *([trouble] if trouble else [])]
+    return analyses.read(answer.found, templates.role_names(), cost_usd=answer.cost_usd, notes=notes)
 
 
-def question(spec_text: str, parts: Sequence[tuple[str, str]], *, team: Sequence[str] = ()) -> str:
+def _primer() -> tuple[str | None, str | None]:
+    """The user's command that primes Claude Code for a project, if it can be used; and why it cannot."""
+    path = claude.config_dir() / "commands" / f"{_PRIMER}.md"
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        return None, f"asked without /{_PRIMER}: {path} cannot be read ({error.strerror})"
+    if "!`" in text or "```!" in text:
+        return None, f"asked without /{_PRIMER}: it runs shell commands, and here nothing may run"
+    return _PRIMER, None
+
+
+def question(
+    spec_text: str,
+    parts: Sequence[tuple[str, str]],
+    *,
+    team: Sequence[str] = (),
+    also: Sequence[str] = (),
+    reads: bool = False,
+) -> str:
     """What is asked. Every text of somebody else's stands in a frame that no text can close."""
     return templates.render(
         "analysis.md",
@@ -55,7 +145,8 @@ def question(spec_text: str, parts: Sequence[tuple[str, str]], *, team: Sequence
         parts=parts,
         roles={role.name: role.summary for role in templates.roles().values()},
         team=team,
-        reads=False,
+        also=also,
+        reads=reads,
     )
 
 
@@ -81,14 +172,13 @@ def _data(text: str, most_bytes: int) -> str:
 # -- kept with the orchestration --
 
 
-def record(
-    db: sqlite3.Connection, orchestration_id: str, analysis: Analysis | None, why_not: str | None, *, now: int
-) -> None:
-    """Keep what the analysis of an orchestration has found and cost, or why there is none, in its transaction."""
+def record(db: sqlite3.Connection, orchestration_id: str, asked: Asked, *, now: int) -> None:
+    """Keep what the analysis of an orchestration has found and cost, or why it has failed, in its transaction."""
+    analysis = asked.found
     with store.writing(db):
+        if asked.failure:
+            store.record(db, "analysis.failed", now=now, orchestration=orchestration_id, reason=asked.failure)
         if analysis is None:
-            if why_not:
-                store.record(db, "analysis.left_out", now=now, orchestration=orchestration_id, reason=why_not)
             return
         db.execute(
             "INSERT INTO analyses (orchestration_id, found, cost_usd, at) VALUES (?, ?, ?, ?)",

@@ -10,6 +10,13 @@ With claude.py and screens.py the only room that knows Claude Code's flags and o
   `--bare` would lose the login, `--safe-mode` the servers.
 - `--tools` takes the others away. In the mode dontAsk what is not allowed is refused, and asks nobody. Servers that are
   slow to start are waited for; one that does not start is named in the first message and changes nothing else.
+- In that mode Read, Grep and Glob work below the folder and are refused outside of it, also through a link, as long as
+  they are not allowed by name: `--allowedTools Read` opens the whole disk.
+- A word that begins with @ and names a file is attached to the question, whoever wrote it, from anywhere on the disk,
+  and without any tool. A backslash before it keeps it text.
+- A question that begins with /NAME goes to the user's own command of that name: it stands behind the command's text, or
+  where that says $ARGUMENTS. Shell lines of a command (!`...`) are refused without Bash, and then no model is asked. A
+  command of the project's is not known.
 """
 
 from __future__ import annotations
@@ -34,6 +41,10 @@ from lib import claude
 from lib.errors import Unavailable
 from lib.judgement import shapes
 
+#: What reads in the folder alone, because it is not allowed by name.
+READING = ("Read", "Grep", "Glob")
+#: What is attached: measured after white space, at the beginning, and after what is no ASCII.
+_ATTACHED = re.compile(r"(?<![!-~])@")
 #: More than this of what it prints is no answer.
 _MOST_BYTES = 32_000_000
 #: How long a server may take to start, unless the user says otherwise: npx and uvx fetch it first.
@@ -44,7 +55,7 @@ _PATIENCE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Asking:
-    """How to ask: the command, the model, a file of MCP servers, how long it may take, and with which tools."""
+    """How to ask: the command, the model, a file of MCP servers, how long it may take, with which tools and primer."""
 
     command: str = "claude"
     model: str | None = None
@@ -52,6 +63,8 @@ class Asking:
     seconds: float = 600.0
     #: What it may use. It can neither run a command nor write a file.
     tools: tuple[str, ...] = ("WebSearch", "WebFetch")
+    #: A command of the user's own that gets the question.
+    primer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,7 @@ class Answer:
 
 
 def ask(asking: Asking, prompt: str, schema: shapes.Schema, *, folder: Path) -> Answer:
-    """Ask Claude Code one question. It works in `folder`, which is made and should be empty.
+    """Ask Claude Code one question. It works in `folder`, which is made, and should be empty unless it may read.
 
     Raises `Unavailable` with the reason when there is no answer of the shape of `schema`.
     """
@@ -74,9 +87,12 @@ def ask(asking: Asking, prompt: str, schema: shapes.Schema, *, folder: Path) -> 
             f"Claude Code is not installed: no command {asking.command!r} on PATH",
             hint="npm install -g @anthropic-ai/claude-code",
         )
+    asked = _ATTACHED.sub(r"\@", prompt)
+    if asking.primer:
+        asked = f"/{asking.primer} {asked}"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     servers, trouble = _servers(asking.servers)
-    code, said, complained = _run([executable, *_options(asking, schema, servers)], prompt, folder, asking.seconds)
+    code, said, complained = _run([executable, *_options(asking, schema, servers)], asked, folder, asking.seconds)
     messages = _messages(said)
     result = next((one for one in reversed(messages) if one.get("type") == "result"), None)
     found = result.get("structured_output") if result else None
@@ -94,8 +110,11 @@ def _options(asking: Asking, schema: shapes.Schema, servers: Sequence[str]) -> l
     options += ["--setting-sources", "user", "--settings", json.dumps({"disableAllHooks": True})]
     options += ["--no-session-persistence", "--strict-mcp-config", "--permission-mode", "dontAsk"]
     # In the name of a tool whatever is no letter, digit, dash or underscore of its server's name is an underscore.
-    allowed = [*asking.tools, *(f"mcp__{re.sub(r'[^A-Za-z0-9_-]', '_', name)}" for name in servers)]
-    options += ["--tools", ",".join(asking.tools), "--allowedTools", ",".join(allowed)]
+    allowed = [one for one in asking.tools if one not in READING]
+    allowed += [f"mcp__{re.sub(r'[^A-Za-z0-9_-]', '_', name)}" for name in servers]
+    options += ["--tools", ",".join(asking.tools)]
+    if allowed:
+        options += ["--allowedTools", ",".join(allowed)]
     if servers:
         options += ["--mcp-config", str(asking.servers)]
     return [*options, "--model", asking.model] if asking.model else options

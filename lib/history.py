@@ -26,7 +26,7 @@ def _sentence(db: sqlite3.Connection, event: Event) -> str | None:
             return f"the team starts in tmux session {data.get('session')}"
         case "analysis.made":
             return f"the spec was analysed: {data.get('summary')}"
-        case "analysis.left_out":
+        case "analysis.failed":
             return f"the spec was not analysed: {data.get('reason')}"
         case "agent.starting":
             return f"{role} {'goes on in its conversation' if data.get('resumed') else 'starts'}"

@@ -68,21 +68,35 @@ Progress = Callable[[str, str], None]
 
 
 def launch(
-    db: sqlite3.Connection, stage: planning.Stage, decided: planning.Plan, *, progress: Progress
+    db: sqlite3.Connection,
+    stage: planning.Stage,
+    decided: planning.Plan,
+    *,
+    progress: Progress,
+    installation: claude.Installation | None = None,
 ) -> Orchestration:
     """Start a team: recorded first, then brought about. Returns when every agent has acknowledged its briefing.
 
-    Raises `Unavailable` when something holds the account of its agents until a time.
+    `installation` is what `check` has found. Raises as `check` does.
     """
-    installation = preflight(stage, decided.orchestration)
-    limits.lift(db, decided.orchestration.config_dir, now=host.now_ms())
-    if hold := holds.of_account(db, decided.orchestration.config_dir):
+    installation = installation or check(db, stage, decided.orchestration)
+    planning.record(db, stage, decided)
+    return bring_about(db, stage, decided.orchestration.id, installation, progress=progress)
+
+
+def check(db: sqlite3.Connection, stage: planning.Stage, new: Orchestration) -> claude.Installation:
+    """Look whether the agents of a new orchestration could begin.
+
+    Raises `Unavailable` with the one thing to do, also when something holds their account until a time.
+    """
+    installation = preflight(stage, new)
+    limits.lift(db, new.config_dir, now=host.now_ms())
+    if hold := holds.of_account(db, new.config_dir):
         raise Unavailable(
             f"the account of these agents is {hold.why}: they could not begin",
             hint="queue it, and it starts by itself: scheduler.py --queue-add SPEC PROJECT",
         )
-    planning.record(db, stage, decided)
-    return bring_about(db, stage, decided.orchestration.id, installation, progress=progress)
+    return installation
 
 
 def resume(db: sqlite3.Connection, stage: planning.Stage, project: Path, *, progress: Progress) -> Orchestration:

@@ -361,8 +361,8 @@ class QueueEntry:
     """A spec that waits to become an orchestration. Times are UTC milliseconds.
 
     `spec_text` is what was there when it was added: the file may change or go meanwhile. `options` are those of a
-    launch (roles, team_type, size, plan, agent, git_mode). `failures` counts since it was added or last retried by
-    hand.
+    launch (roles, add_roles, team_type, size, plan, agent, git_mode, no_ai). `failures` counts since it was added or
+    last retried by hand.
     """
 
     id: int

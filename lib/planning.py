@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 import uuid
 from collections.abc import Collection, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from lib import (
     agents,
+    analysis,
     boundaries,
     checkins,
     claude,
@@ -22,10 +24,12 @@ from lib import (
     store,
     templates,
 )
+from lib.analysis import Asked
 from lib.config import Settings, config_path
 from lib.errors import NotFound, OrchestratorError
 from lib.git import repository, worktrees
-from lib.judgement import specs, teams
+from lib.judgement import analyses, specs, teams
+from lib.judgement.analyses import Analysis
 from lib.models import GitMode, Orchestration, OrchestrationStatus, Program
 from lib.spending import budgets
 from lib.tmux import Tmux
@@ -43,6 +47,7 @@ class Plan:
     spec: specs.Spec
     team: teams.Team
     agents: tuple[agents.NewAgent, ...]
+    asked: Asked
 
 
 @dataclass(frozen=True)
@@ -103,16 +108,27 @@ def decide(
     team_plan: str | None = None,
     git_mode: GitMode | None = None,
     spec: specs.Spec | None = None,
+    add_roles: Sequence[str] = (),
+    asked: Asked | None = None,
 ) -> Plan:
     """Decide everything about a launch; changes nothing. Raises what would stop the launch.
 
     Without a `git_mode` the project's own setting decides. `spec` is what `spec_path` held when it was read; without
-    it the file is read now.
+    it the file is read now. `asked` is what came of the analysis.
     """
     check_names(project, spec_path.resolve())
     spec = spec or read_spec(spec_path)
+    asked = asked or Asked()
     team = choose_team(
-        stage.settings, spec.text, project, roles=roles, team_type=team_type, size=size, team_plan=team_plan
+        stage.settings,
+        spec.text,
+        project,
+        roles=roles,
+        team_type=team_type,
+        size=size,
+        team_plan=team_plan,
+        add_roles=add_roles,
+        found=asked.found,
     )
     if "integration" in team.roles:
         raise OrchestratorError("no role can be called integration: its branch is where all work is brought together")
@@ -156,7 +172,7 @@ def decide(
         )
         for window, role in enumerate(team.roles)
     )
-    return Plan(orchestration, spec, team, new)
+    return Plan(orchestration, spec, team, new, asked)
 
 
 def choose_team(
@@ -169,20 +185,24 @@ def choose_team(
     size: str | None = None,
     team_plan: str | None = None,
     most: int | None = None,
+    add_roles: Sequence[str] = (),
+    found: Analysis | None = None,
 ) -> teams.Team:
     """The team for a spec in a project, which is None when it is not made yet.
 
-    Raises `Usage` for a role or type that is none, listing what is valid.
+    What an analysis has `found` chooses the roles, unless a person has named roles or a type. Raises `Usage` for a
+    role or type that is none, listing what is valid.
     """
-    known = templates.roles()
+    known, types = templates.roles(), templates.team_types()
     _check_settings(settings, list(known))
     is_said = bool(roles or team_type)
-    return teams.choose(
+    plans = templates.plans() if team_plan else {}
+    choose = functools.partial(
+        teams.choose,
         spec_text,
         known_roles=list(known),
-        types=templates.team_types(),
-        plans=templates.plans() if team_plan else {},
-        roles=roles,
+        types=types,
+        plans=plans,
         team_type=team_type,
         size=size,
         plan=team_plan,
@@ -190,6 +210,33 @@ def choose_team(
         needs={role.name: role.needed_for for role in known.values() if role.needed_for},
         most=most,
     )
+    team = choose(roles=roles)
+    if found and not is_said:
+        caps = (most, plans[team_plan].agents if team_plan else None, teams.SIZES["large"])
+        picked = analyses.team(
+            found, team.roles, types[team.kind].roles, most=min(cap for cap in caps if cap), size=size
+        )
+        team = _explained(choose(roles=picked), team, found, size=size, team_plan=team_plan)
+    if add_roles:
+        larger = choose(roles=(*team.roles, *add_roles))
+        whys = {role: team.whys.get(role, "added by --add-roles") for role in larger.roles}
+        reason = f"{team.reason}, with --add-roles"
+        team = replace(team, roles=larger.roles, depends=larger.depends, reason=reason, whys=whys)
+    return team
+
+
+def _explained(
+    picked: teams.Team, rules: teams.Team, found: Analysis, *, size: str | None, team_plan: str | None
+) -> teams.Team:
+    """A team that an analysis has picked, with the why of each role."""
+    known = {**rules.whys, **found.roles, teams.ORCHESTRATOR: rules.whys[teams.ORCHESTRATOR]}
+    whys = {role: known.get(role, f"code is written in a {rules.kind}") for role in picked.roles}
+    said = [
+        f"{rules.kind} by the analysis",
+        f"{size or found.size} size",
+        *([f"plan {team_plan}"] if team_plan else []),
+    ]
+    return replace(picked, reason=", ".join(said), whys=whys, kind=rules.kind, detection=rules.detection)
 
 
 def check_project(project: Path) -> worktrees.StartingPoint:
@@ -245,6 +292,7 @@ def record(db: sqlite3.Connection, stage: Stage, decided: Plan) -> None:
             named = replace(decided.orchestration, session=_free_session(db, stage.tmux, wanted))
             decided = replace(decided, orchestration=named)
         orchestrations.add(db, decided.orchestration)
+        analysis.record(db, decided.orchestration.id, decided.asked, now=now)
         budgets.begin(db, decided.orchestration.id, stage.settings.budget, now=now)
         for new in decided.agents:
             agent_id = agents.add(db, decided.orchestration, new)

@@ -55,7 +55,15 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {
         "front": (
             *("front", "front.cli", "front.scheduling", "front.noticing", "front.watching", "front.queueing"),
-            *("front.reminding", "front.locking", "front.starting", "front.progress", "front.demo", "front.hook"),
+            *(
+                "front.reminding",
+                "front.locking",
+                "front.starting",
+                "front.plans",
+                "front.progress",
+                "front.demo",
+                "front.hook",
+            ),
             *("front.batching", "front.researching", "front.mcp_server", "front.sync_board", "front.suggesting"),
             *("front.syncing", "front.syncing.desk", "front.syncing.snapshots", "front.syncing.clean"),
             *("front.syncing.merge", "front.syncing.together", "front.syncing.watching"),

@@ -65,7 +65,7 @@ def _check_words(request: Request, is_queued: bool) -> None:
 
 _NEW = ("new_project", "force")
 _QUEUE = ("again", "priority", "tags", "budget")
-_TEAM = ("roles", "team_type", "plan", "size", "agent", "git_mode")
+_TEAM = ("roles", "add_roles", "team_type", "plan", "size", "agent", "git_mode", "no_ai")
 
 
 def _refuse(request: Request, names: Sequence[str], why: str) -> None:
@@ -149,8 +149,9 @@ def _queue(output: Output, home: Path, cwd: Path, request: Request) -> None:
 def _from_words(request: Request) -> list[Wanted]:
     """What the command line asks for: the same for each of its specs."""
     options: dict[str, object] = {name: value for name in _TEAM if (value := getattr(request, name))}
-    if request.roles:
-        options["roles"] = [role.strip() for named in request.roles for role in named.split(",") if role.strip()]
+    for name in ("roles", "add_roles"):
+        if names := getattr(request, name):
+            options[name] = [role.strip() for named in names for role in named.split(",") if role.strip()]
     if wrong := [tag for tag in request.tags if not is_line(tag)]:
         raise Usage(f"{wrong[0]!r} is no tag: a tag is one line of text")
     return [

@@ -31,6 +31,20 @@ def shown(output: Output, roles: Sequence[str]) -> Iterator[Progress]:
 
 
 @contextlib.contextmanager
+def waiting(output: Output, sentence: str) -> Iterator[None]:
+    """Show that something is waited for while the block runs, as `shown` does."""
+    if output.quiet or output.json or not sys.stderr.isatty():
+        if not output.json:
+            output.say(sentence)
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415 - as in `_live`
+
+    with Console(stderr=True).status(sentence):
+        yield
+
+
+@contextlib.contextmanager
 def _live(roles: Sequence[str]) -> Iterator[Progress]:
     from rich.console import Console  # noqa: PLC0415 - 200 ms that only a person at a terminal pays
     from rich.live import Live  # noqa: PLC0415

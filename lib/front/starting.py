@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import config, daemon, host, launch, orchestrations, planning, status, store
+from lib import analysis, claude, config, daemon, host, launch, orchestrations, planning, status, store
+from lib.analysis import Asked
 from lib.errors import NotFound, Usage
-from lib.front import progress
+from lib.front import plans, progress
 from lib.front.cli import Output
 from lib.git import worktrees
 from lib.judgement import specs
@@ -24,11 +25,13 @@ class Request:
     project: str | None = None
     specs: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
+    add_roles: tuple[str, ...] = ()
     team_type: str | None = None
     plan: str | None = None
     size: str | None = None
     agent: str | None = None
     git_mode: str | None = None
+    no_ai: bool = False
     new_project: bool = False
     force: bool = False
     batch: bool = False
@@ -85,43 +88,79 @@ def launch_spec(
     tmux.check()
     stage = planning.Stage(home, tmux, settings)
     db = store.connect(home)
-    decided = planning.decide(
-        db,
-        stage,
-        project=project,
-        spec_path=spec_path,
-        spec=spec,
-        program=program,
-        now=host.now_ms(),
-        roles=request.roles,
-        team_type=request.team_type,
-        size=request.size,
-        team_plan=request.plan,
-        git_mode=GitMode(request.git_mode) if request.git_mode else None,
-    )
+
+    def decide(asked: Asked | None = None) -> planning.Plan:
+        return planning.decide(
+            db,
+            stage,
+            project=project,
+            spec_path=spec_path,
+            spec=spec,
+            program=program,
+            now=host.now_ms(),
+            roles=request.roles,
+            add_roles=request.add_roles,
+            team_type=request.team_type,
+            size=request.size,
+            team_plan=request.plan,
+            git_mode=GitMode(request.git_mode) if request.git_mode else None,
+            asked=asked,
+        )
+
+    # First without the analysis: what would stop the launch is told before a model is asked.
+    decided = decide()
+    installation = None if request.dry_run else launch.check(db, stage, decided.orchestration)
+    # Then anew: an answer takes its time.
+    decided = decide(_asked(output, stage, decided, request))
     if request.dry_run:
         seen = outlooks.of_launch(db, len(decided.agents), settings.budget, now=host.now_ms())
         output.answer(
-            _plan_text(decided, [one.sentence for one in seen]),
-            _plan_data(decided) | {"outlook": [one.as_data() for one in seen]},
+            plans.plan_text(decided, [one.sentence for one in seen]),
+            plans.plan_data(decided) | {"outlook": [one.as_data() for one in seen]},
         )
         return
-    start_team(output, stage, decided)
+    start_team(output, stage, decided, installation)
     found = orchestrations.get(db, decided.orchestration.id)
-    data = {**status.as_data([status.of(db, found)])[0], **(more or {})}
+    data = {**status.as_data([status.of(db, found)])[0], **plans.analysis_data(decided.asked), **(more or {})}
     output.answer("\n".join([*first, _how_to_go_on(found)]), data)
 
 
-def start_team(output: Output, stage: planning.Stage, decided: planning.Plan) -> None:
+def _asked(output: Output, stage: planning.Stage, decided: planning.Plan, request: Request) -> Asked:
+    """What a model makes of the spec, or why there is nothing: that never stops a launch."""
+    found = decided.orchestration
+    if why := analysis.left_out(stage.settings, found.program, use_ai=not request.no_ai):
+        return Asked(left_out=why)
+    seconds = stage.settings.analysis.timeout_seconds
+    with progress.waiting(output, f"Claude Code reads the spec, for {seconds:g} s at most"):
+        asked = analysis.for_launch(
+            stage.settings,
+            stage.home,
+            project=found.project,
+            spec_text=decided.spec.text,
+            team=decided.team.roles if request.roles or request.team_type else (),
+            also=request.add_roles,
+        )
+    if asked.failure:
+        output.say(f"the spec is not analysed, and rules choose the team: {asked.failure}")
+    return asked
+
+
+def start_team(
+    output: Output, stage: planning.Stage, decided: planning.Plan, installation: claude.Installation | None = None
+) -> None:
     """Launch a decided plan with the scheduler at its side, showing how it goes."""
     db = store.connect(stage.home)
     if decided.orchestration.program is Program.REHEARSAL:
         output.say("rehearsal: these agents are stand-ins; no model is asked and nothing is spent")
+    if decided.asked.found:
+        output.say("\n".join(["analysis:", *(f"  {line}" for line in plans.analysis_lines(decided.asked.found))]))
     output.say(f"team: {', '.join(decided.team.roles)} ({decided.team.reason})")
+    if decided.asked.found:
+        output.say("\n".join(plans.team_lines(decided.team)))
     project = decided.orchestration.project
     try:
         with progress.shown(output, decided.team.roles) as report:
-            launch.launch(db, stage, decided, progress=report)
+            launch.launch(db, stage, decided, progress=report, installation=installation)
     except KeyboardInterrupt:
         if orchestrations.live_in(db, project):
             output.say(f"what stands stays; go on with: auto_orchestrate.py --project {project} --resume")
@@ -176,34 +215,3 @@ def _how_to_go_on(found: Orchestration) -> str:
             f"  stop:    claude_control.py stop {found.session}",
         )
     )
-
-
-def _plan_text(decided: planning.Plan, outlook: Sequence[str]) -> str:
-    found = decided.orchestration
-    lines = [
-        f"would start {found.session}: {found.spec_title}",
-        f"  project  {found.project} at {found.starting_branch or 'a detached HEAD'} ({found.starting_commit[:12]})",
-        f"  agents   {found.program}",
-        f"  team     {decided.team.reason}",
-    ]
-    lines += [f"    {new.window:>2} {new.role:20} {new.worktree}  {new.branch}" for new in decided.agents]
-    lines.append(f"  merged   to {found.integration_branch} ({found.git_mode})")
-    lines += [f"  outlook  {sentence}" for sentence in outlook]
-    return "\n".join([*lines, "nothing was changed"])
-
-
-def _plan_data(decided: planning.Plan) -> dict[str, object]:
-    found = decided.orchestration
-    return {
-        "session": found.session,
-        "project": str(found.project),
-        "spec": str(found.spec_path),
-        "title": found.spec_title,
-        "program": found.program,
-        "starting_branch": found.starting_branch,
-        "starting_commit": found.starting_commit,
-        "integration_branch": found.integration_branch,
-        "git_mode": found.git_mode,
-        "reason": decided.team.reason,
-        "agents": [vars(new) for new in decided.agents],
-    }

@@ -16,8 +16,8 @@ from lib.models import BUDGET_MINUTES, PRIORITIES, GitMode, Program
 class Wanted:
     """What a person wants queued, in their own words. `spec` may be a file, a folder or a pattern.
 
-    `options` are those of a launch: roles, team_type, size, plan, agent, git_mode; only those that were named. `number`
-    is its place in a batch file, None on a command line.
+    `options` are those of a launch: roles, add_roles, team_type, size, plan, agent, git_mode, no_ai; only those that
+    were named. `number` is its place in a batch file, None on a command line.
     """
 
     spec: str
@@ -39,13 +39,15 @@ _KINDS = {
     "size": f"one of {', '.join(SIZES)}",
     "team_type": "text",
     "roles": "a list of roles",
+    "add_roles": "a list of roles",
+    "no_ai": "true or false",
     "agent": f"one of {', '.join(Program)}",
     "git_mode": f"one of {', '.join(GitMode)}",
     "tags": "a list of texts",
     "priority": f"a whole number from {PRIORITIES[0]} to {PRIORITIES[1]}",
     "budget_minutes": f"a whole number from {BUDGET_MINUTES[0]} to {BUDGET_MINUTES[1]}",
 }
-_OPTIONS = ("roles", "team_type", "size", "plan", "agent", "git_mode")
+_OPTIONS = ("roles", "add_roles", "team_type", "size", "plan", "agent", "git_mode", "no_ai")
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     **{"plan": tuple(PLANS), "size": tuple(SIZES)},
     **{"agent": tuple(Program), "git_mode": tuple(GitMode)},
@@ -135,9 +137,9 @@ def _is_right(name: str, value: object) -> bool:
         return type(value) is int and low <= value <= high
     if name in _CHOICES:
         return isinstance(value, str) and value in _CHOICES[name]
-    if name in ("roles", "tags"):
+    if name in ("roles", "add_roles", "tags"):
         return isinstance(value, list) and bool(value) and all(is_line(item) for item in value)
-    if name == "new_project":
+    if name in ("new_project", "no_ai"):
         return isinstance(value, bool)
     return is_line(value)
 

@@ -7,7 +7,20 @@ import functools
 import sqlite3
 from pathlib import Path
 
-from lib import agents, claude, config, errands, holds, host, launch, orchestrations, planning, stopping, store
+from lib import (
+    agents,
+    analysis,
+    claude,
+    config,
+    errands,
+    holds,
+    host,
+    launch,
+    orchestrations,
+    planning,
+    stopping,
+    store,
+)
 from lib.config import Settings
 from lib.errands import Errands
 from lib.errors import Busy, OrchestratorError, Unavailable
@@ -144,7 +157,7 @@ def _send(db: sqlite3.Connection, home: Path, running: Errands, attempt: Attempt
 
 
 def run(home: Path, entry_id: int) -> Orchestration | None:
-    """Bring the open attempt of an entry to a running team: research, plan, record, launch.
+    """Bring the open attempt of an entry to a running team: research, plan, analysis, record, launch.
 
     What the entry lacks becomes the attempt's outcome; None when there is nothing to launch, or nothing came of it.
     Raises `Busy` when another process is at it.
@@ -164,6 +177,7 @@ def run(home: Path, entry_id: int) -> Orchestration | None:
                 attempt = research.before_attempt(db, stage, entry, attempt, now=host.now_ms())
             decided = _decide(db, stage, entry, attempt)
             installation = launch.preflight(stage, decided.orchestration)
+            decided = _analysed(db, stage, entry, attempt, decided)
             with store.writing(db):
                 planning.record(db, stage, decided)
                 entries.link(db, attempt, decided.orchestration.id, now=host.now_ms())
@@ -176,7 +190,32 @@ def run(home: Path, entry_id: int) -> Orchestration | None:
         return launch.bring_about(db, stage, decided.orchestration.id, installation, progress=lambda role, what: None)
 
 
-def _decide(db: sqlite3.Connection, stage: planning.Stage, entry: QueueEntry, attempt: Attempt) -> planning.Plan:
+def _analysed(
+    db: sqlite3.Connection, stage: planning.Stage, entry: QueueEntry, attempt: Attempt, decided: planning.Plan
+) -> planning.Plan:
+    """The same plan with what the analysis of the spec has come to."""
+    options, found = entry.options, decided.orchestration
+    if analysis.left_out(stage.settings, found.program, use_ai=not options.get("no_ai")):
+        return decided
+    asked = analysis.for_launch(
+        stage.settings,
+        stage.home,
+        project=found.project,
+        # The original: what agents have said of an earlier attempt must not choose the team.
+        spec_text=entry.spec_text,
+        team=decided.team.roles if options.get("roles") or options.get("team_type") else (),
+        also=_names(options.get("add_roles")),
+    )
+    return _decide(db, stage, entry, attempt, asked)
+
+
+def _decide(
+    db: sqlite3.Connection,
+    stage: planning.Stage,
+    entry: QueueEntry,
+    attempt: Attempt,
+    asked: analysis.Asked | None = None,
+) -> planning.Plan:
     stage.tmux.check()
     project = worktrees.project_root(entry.project)
     options = entry.options
@@ -186,11 +225,13 @@ def _decide(db: sqlite3.Connection, stage: planning.Stage, entry: QueueEntry, at
         stage,
         project=project,
         spec_path=entry.spec_path,
-        # Title and team are the original's: what an analysis says must not choose them.
+        # Title and team are the original's: what research says must not choose them.
         spec=specs.parse(entry.spec_text.encode(), entry.spec_path),
         program=program,
         now=host.now_ms(),
-        roles=tuple(options.get("roles") or ()),  # type: ignore[arg-type]  # checked when it was added
+        roles=_names(options.get("roles")),
+        add_roles=_names(options.get("add_roles")),
+        asked=asked,
         team_type=_text(options.get("team_type")),
         size=_text(options.get("size")),
         team_plan=_text(options.get("plan")),
@@ -208,6 +249,10 @@ def _spec_text(entry: QueueEntry, attempt: Attempt) -> str:
         return attempt.spec_path.read_bytes().decode()
     except OSError as error:
         raise OrchestratorError(f"its enhanced spec {attempt.spec_path} cannot be read: {error.strerror}") from error
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
 
 
 def _text(value: object) -> str | None:

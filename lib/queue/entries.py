@@ -36,7 +36,9 @@ MOST_LAUNCHES = 5
 
 @dataclass(frozen=True)
 class NewEntry:
-    """A spec to be queued. `options` are those of a launch: roles, team_type, size, plan, agent, git_mode."""
+    """A spec to be queued. `options` are those of a launch: roles, add_roles, team_type, size, plan,
+    agent, git_mode, no_ai.
+    """
 
     spec_path: Path
     spec_text: str

@@ -211,6 +211,7 @@ def _team(settings: Settings, text: str, one: Wanted, project: Path | None) -> t
         team_type=values.get("team_type"),
         size=values.get("size"),
         team_plan=values.get("plan"),
+        add_roles=values.get("add_roles", ()),
     )
 
 

@@ -174,7 +174,7 @@ def told(role: str, text: str) -> Match:
 
 
 def launch(bench: Bench, project: Path, *roles: str) -> None:
-    bench.ok("auto_orchestrate.py", "--spec", str(project / "spec.md"), "--roles", ",".join(roles))
+    bench.ok("auto_orchestrate.py", "--no-ai", "--spec", str(project / "spec.md"), "--roles", ",".join(roles))
 
 
 @dataclass

@@ -345,7 +345,11 @@ class TestInTheQueue:
 
     @pytest.fixture
     def entry(self, claude_bench: Bench, trusted_project: Path) -> QueueEntry:
-        configure(claude_bench, "queue: {retry_minutes: 0.001, linger_minutes: 0.001}\nmcp: false\nauto_start: false\n")
+        configure(
+            claude_bench,
+            "queue: {retry_minutes: 0.001, linger_minutes: 0.001}\nmcp: false\nauto_start: false\n"
+            "analysis: {enabled: false}\n",
+        )
         spec = claude_bench.folder / "wish.md"
         spec.write_bytes(SPEC.encode())
         options = {"roles": ["orchestrator"], "agent": "claude"}

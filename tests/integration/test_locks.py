@@ -250,7 +250,7 @@ class TestLaunching:
             assert done.code == 4
             assert f"the name webapp is held by pid {process.pid}" in done.err
         assert bench.rows("SELECT * FROM orchestrations") == []
-        bench.ok("auto_orchestrate.py", "--spec", str(other / "spec.md"), "--dry-run")
+        bench.ok("auto_orchestrate.py", "--spec", str(other / "spec.md"), "--dry-run", "--no-ai")
         process.kill()
         process.wait()
         bench.ok("auto_orchestrate.py", *words, "--dry-run")

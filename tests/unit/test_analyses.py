@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from lib import analysis
+from lib import analysis, planning
+from lib.config import Settings
+from lib.errors import Usage
 from lib.judgement import analyses, shapes
 from lib.judgement.analyses import SCHEMA, Analysis, of_data, read
 
@@ -118,6 +120,39 @@ def test_the_team_of_an_analysis(
 ) -> None:
     found = changed(roles=roles(*(named or ("wizard",))), size=size)
     assert analyses.team(found, RULES, **{"kind_roles": CODE, "most": 8, **more}) == expected
+
+
+#: An analysis that names a developer and an operator, and what a person says.
+SAID: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({}, ("orchestrator", "developer", "devops")),
+    ({"roles": ["tester"]}, ("orchestrator", "tester")),
+    ({"team_type": "system_deployment", "size": "small"}, ("orchestrator", "sysadmin", "devops")),
+    ({"size": "medium"}, ("orchestrator", "developer", "tester", "testrunner", "devops")),
+    ({"team_plan": "pro"}, ("orchestrator", "developer", "devops")),
+    (
+        {"add_roles": ["tester, securityops", "developer"]},
+        ("orchestrator", "developer", "tester", "devops", "securityops"),
+    ),
+    ({"roles": ["tester"], "add_roles": ["devops"]}, ("orchestrator", "tester", "devops")),
+]
+
+
+@pytest.mark.parametrize(("said", "expected"), SAID)
+def test_what_a_person_says_comes_before_the_analysis(said: dict[str, Any], expected: tuple[str, ...]) -> None:
+    found = changed(roles=roles("developer", "devops"))
+    team = planning.choose_team(Settings(), "Write a library.", None, found=found, **said)
+    assert team.roles == expected
+    assert set(team.whys) == set(expected)
+    if not said:
+        assert team.reason == "code_project by the analysis, small size"
+        assert team.whys["devops"] == "It is needed."
+    if "add_roles" in said:
+        assert team.whys[expected[-1]] == "added by --add-roles"
+
+
+def test_a_role_that_is_added_has_to_be_one() -> None:
+    with pytest.raises(Usage, match="unknown role wizard"):
+        planning.choose_team(Settings(), "Write a library.", None, add_roles=["wizard"])
 
 
 def test_what_stands_in_a_question_cannot_close_its_frame() -> None:

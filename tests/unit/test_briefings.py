@@ -80,6 +80,7 @@ VALUES: dict[str, object] = {
     "stat": " parser.py | 1 +\n 1 file changed, 1 insertion(+)",
     "parts": (("the tracked files of the project", "app.py"),),
     "roles": {"developer": "Writes the code."},
+    "also": ("securityops",),
     "reads": False,
     "analysis": SimpleNamespace(summary="A login", milestones=("It logs in",), risks=("No staging",)),
     "tasks": {"developer": ("Write login.py",)},
