@@ -23,6 +23,7 @@ from lib.models import BUDGET_MINUTES, PRIORITIES, GitMode, Program
     auto_orchestrate.py --spec spec.md
     auto_orchestrate.py --project ~/projects/webapp --spec spec.md --dry-run
     auto_orchestrate.py --project ~/projects/webapp --spec spec.md --roles orchestrator,developer,tester
+    auto_orchestrate.py --spec spec.md --check-spec
     auto_orchestrate.py --spec spec.md --agent rehearsal
     auto_orchestrate.py --spec checkout.md --spec search.md --spec "ideas/*.md"
     auto_orchestrate.py --batch-file batch.yaml --dry-run
@@ -64,6 +65,9 @@ from lib.models import BUDGET_MINUTES, PRIORITIES, GitMode, Program
 @click.option("--status-only", is_flag=True, help="With --resume: only show; change nothing.")
 @click.option(
     "--dry-run", is_flag=True, help="Show what a launch would do; change nothing. A model is asked as for a launch."
+)
+@click.option(
+    "--check-spec", is_flag=True, help="Only read the spec: what was understood, or what is wrong in which line."
 )
 @click.option("--research", metavar="JSON", help="Analyse failures, and only that; prints JSON (docs/research.md).")
 @click.option("--demo", is_flag=True, help="See a team of rehearsal agents work a bundled spec, in under a minute.")

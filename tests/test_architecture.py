@@ -60,6 +60,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
                 "front.locking",
                 "front.starting",
                 "front.plans",
+                "front.checking",
                 "front.progress",
                 "front.demo",
                 "front.hook",

@@ -11,7 +11,7 @@ from pathlib import Path
 from lib import claude, config, host, new_projects, orchestrations, planning, store
 from lib.config import Settings
 from lib.errors import OrchestratorError, Unavailable, Usage
-from lib.front import queueing, starting
+from lib.front import checking, queueing, starting
 from lib.front.cli import Output
 from lib.front.starting import Request
 from lib.git import worktrees
@@ -28,6 +28,10 @@ def orchestrate(output: Output, home: Path, cwd: Path, request: Request) -> None
 
     A folder, a pattern, a second --spec, --batch and --batch-file queue; how many specs they come to is the same.
     """
+    if request.check_spec:
+        _refuse(request, ("resume", "status_only", "batch_file"), "--check-spec only reads specs")
+        checking.check(output, cwd, request)
+        return
     is_queued = _is_queued(cwd, request)
     _check_words(request, is_queued)
     if is_queued:

@@ -16,7 +16,7 @@ def spec_lines(spec: specs.Spec) -> list[str]:
     """The criteria and deliverables of a spec by their ids, as a terminal can carry them."""
     rows = [(one.id, f"{one.text} [check: {one.check}]" if one.check else one.text) for one in spec.criteria]
     rows += [(one.id, one.text) for one in spec.deliverables]
-    return [f"{name:>4}  {_line(text)}" for name, text in rows]
+    return [f"{name:>4}  {line(text)}" for name, text in rows]
 
 
 def spec_data(spec: specs.Spec) -> dict[str, Any]:
@@ -52,19 +52,19 @@ def plan_text(decided: planning.Plan, outlook: Sequence[str]) -> str:
     """All that a launch would do."""
     found, asked = decided.orchestration, decided.asked
     lines = [
-        f"would start {found.session}: {_line(found.spec_title)}",
+        f"would start {found.session}: {line(found.spec_title)}",
         f"  project  {found.project} at {found.starting_branch or 'a detached HEAD'} ({found.starting_commit[:12]})",
         f"  agents   {found.program}",
         f"  spec     {found.spec_path}",
-        *(f"    {line}" for line in spec_lines(decided.spec)),
+        *(f"    {one}" for one in spec_lines(decided.spec)),
     ]
     if asked.found:
         first, *more = analysis_lines(asked.found)
-        lines += [f"  plan     {first}", *(f"  {line}" for line in more)]
+        lines += [f"  plan     {first}", *(f"  {one}" for one in more)]
         lines += [f"    {role}: {task}" for role, tasks in asked.found.tasks.items() for task in tasks]
     elif asked.why_not:
         lines.append(f"  plan     none ({asked.why_not})")
-    lines += [f"  team     {decided.team.reason}", *(f"  {line}" for line in team_lines(decided.team))]
+    lines += [f"  team     {decided.team.reason}", *(f"  {one}" for one in team_lines(decided.team))]
     lines.append("  worktrees and branches")
     lines += [f"    {new.window:>2} {new.role:20} {new.worktree}  {new.branch}" for new in decided.agents]
     lines.append(f"  merged   to {found.integration_branch} ({found.git_mode})")
@@ -91,5 +91,6 @@ def plan_data(decided: planning.Plan) -> dict[str, Any]:
     }
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
+    """A text of a user's as one line that a terminal can carry."""
     return " ".join(cleaning.clean(text).split())

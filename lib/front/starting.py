@@ -43,6 +43,7 @@ class Request:
     resume: bool = False
     status_only: bool = False
     dry_run: bool = False
+    check_spec: bool = False
 
     @classmethod
     def of(cls, options: Mapping[str, object]) -> Request:
