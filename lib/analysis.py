@@ -200,6 +200,15 @@ def of(db: sqlite3.Connection, orchestration_id: str) -> Analysis | None:
     return analyses.of_data(json.loads(row["found"])) if row else None
 
 
+def cost(db: sqlite3.Connection, *, orchestration: str | None = None, since: int = 0) -> float:
+    """What analyses have cost in US dollars, as Claude Code said it: of an orchestration, or of all."""
+    row = db.execute(
+        "SELECT coalesce(sum(cost_usd), 0.0) FROM analyses WHERE (?1 IS NULL OR orchestration_id = ?1) AND at >= ?2",
+        (orchestration, since),
+    ).fetchone()
+    return float(row[0])
+
+
 def tasks_of(analysis: Analysis | None, role: str) -> tuple[str, ...]:
     """The first pieces of work of a role, for its briefing."""
     return analysis.tasks.get(role, ()) if analysis else ()

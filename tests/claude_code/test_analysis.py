@@ -213,6 +213,8 @@ class TestLaunching:
         assert found.cost_usd and found.cost_usd > 0
         (event,) = place.bench.rows("SELECT data FROM events WHERE kind = 'analysis.made'")
         assert json.loads(event["data"])["cost_usd"] == found.cost_usd
+        costs = place.bench.ok("claude_control.py", "costs", team["session"]).out
+        assert f"analyses before launches cost ${found.cost_usd:.2f} more, which no budget counts" in costs
         agents = place.bench.rows("SELECT role FROM agents ORDER BY window")
         assert [one["role"] for one in agents] == ["orchestrator", "developer"]
         place.bench.ok("claude_control.py", "stop", team["session"])

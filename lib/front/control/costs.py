@@ -82,7 +82,7 @@ def _team(desk: Caller, session: str) -> Orchestration:
 
 
 def _look(desk: Caller, team: Orchestration | None, by: str, since: int, now: int) -> _Found:
-    from lib import templates  # noqa: PLC0415 - the verbs beside this one need them not
+    from lib import analysis, templates  # noqa: PLC0415 - the verbs beside this one need them not
     from lib.judgement import prices  # noqa: PLC0415 - the verbs beside this one need them not
     from lib.spending import growth, ledger  # noqa: PLC0415 - the verbs beside this one need them not
 
@@ -99,6 +99,8 @@ def _look(desk: Caller, team: Orchestration | None, by: str, since: int, now: in
     skipped, summaries = growth.uncounted(desk.db, orchestration=team_id)
     notes += [f"{skipped} lines of transcripts could not be counted"] if skipped else []
     notes += [f"{summaries} times a conversation was summarised: what that used is told nowhere"] if summaries else []
+    if before := analysis.cost(desk.db, orchestration=team_id, since=since):
+        notes.append(f"analyses before launches cost ${before:.2f} more, which no budget counts")
     if not is_all:
         notes.append("transcripts are still being counted: the scheduler goes on with them")
     return _Found({name: prices.bill(price_list, rows[name]) for name in sorted(rows)}, total, notes)
@@ -111,7 +113,7 @@ def _title(team: Orchestration | None, since: int) -> str:
 
 def _lines(found: _Found, title: str, by: str) -> list[str]:
     if not found.bills:
-        return [title, "nothing was spent"]
+        return [title, "nothing was spent by agents" if found.notes else "nothing was spent", *found.notes]
     width = min(_LONGEST_NAME, max(len(by), *map(len, found.bills), len("total")))
     lines = [title, _line(by, width, "answers", "input", "cached", "written", "output", "superv.", "USD")]
     lines += [_bill_line(name, width, one) for name, one in found.bills.items()]
