@@ -22,6 +22,6 @@ bench: ## measure the paths that are used all day
 
 lock: ## remake requirements.lock with the newest versions that fit
 	@{ sed '/^#/!d' requirements.lock; \
-	   uv pip compile --quiet --universal --python-version 3.11 --extra mcp --extra dev --generate-hashes \
+	   uv pip compile --quiet --universal --python-version 3.11 --extra api --extra mcp --extra dev --generate-hashes \
 	      --no-header --no-annotate pyproject.toml; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock

@@ -21,7 +21,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {
         "outside": (
             *("config", "store", "tmux", "claude", "host", "templates", "notify", "cron", "headless", "resets"),
-            "commands",
+            *("commands", "api"),
             *("git", "git.repository", "git.worktrees", "git.holdings", "git.snapshots", "git.removals", "git.guards"),
             *("git.standing", "git.merges", "git.remotes"),
         ),
@@ -30,8 +30,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("judgement.cleaning", "judgement.routing", "judgement.retries", "judgement.stuck"),
             *("judgement.meanwhile", "judgement.occurrences", "judgement.batchfile", "judgement.shapes"),
             *("judgement.guarding", "judgement.prices", "judgement.supervising", "judgement.forecasts"),
-            "judgement.findings",
-            "judgement.analyses",
+            *("judgement.findings", "judgement.analyses", "judgement.refinements"),
         ),
     },
     {
@@ -72,6 +71,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("front.control.commits", "front.control.hub", "front.control.mail", "front.control.progress"),
             *("front.control.team", "front.control.insights", "front.tuning"),
             *("front.live", "front.projects", "front.control.monitor", "front.control.report"),
+            "front.refining",
             # A program of its own, which only the agents' windows start: it knows nothing of the rooms.
             *("rehearsal", "rehearsal.__main__", "rehearsal.agent", "rehearsal.hooks", "rehearsal.play"),
             *("rehearsal.terminal", "rehearsal.transcript", "rehearsal.work"),
@@ -163,7 +163,7 @@ CATCH_ALL = {
 #: `except BaseException` that raises again is not catching.
 CLEANS_UP = {"store": "a transaction is rolled back whatever ends it, and the error goes on"}
 
-HEAVY = ("rich", "git", "flask", "psutil", "yaml", "jinja2", "apprise", "requests", "cronsim")
+HEAVY = ("rich", "git", "flask", "psutil", "yaml", "jinja2", "apprise", "requests", "cronsim", "anthropic")
 
 
 def modules() -> dict[str, Path]:
@@ -353,6 +353,10 @@ def test_only_the_room_of_git_imports_gitpython() -> None:
 
 def test_only_the_room_of_notices_that_go_out_imports_apprise() -> None:
     assert {module for module, path in MODULES.items() if "apprise" in foreign(tree(path))} == {"notify"}
+
+
+def test_only_the_room_of_the_api_imports_its_sdk() -> None:
+    assert {module for module, path in MODULES.items() if "anthropic" in foreign(tree(path))} == {"api"}
 
 
 def test_only_the_room_of_cron_lines_imports_cronsim() -> None:

@@ -19,7 +19,6 @@ SHELLS = ("", "bash", "sh", "shell", "console")
 #: A line that parses meanwhile fails its test until its entry is gone.
 NOT_YET = {
     "monitoring_dashboard.py": "the web dashboard",
-    "ai_team_refiner.py": "a team's suggestion on its own",
     "chaos_tester.py": "breaking things on purpose",
     "load_tester.py": "measuring many orchestrations",
 }

@@ -25,7 +25,7 @@ def misfit(value: object, schema: Schema, place: str = "") -> str | None:
     if type(value) is not kind:
         return f"{name} must be {words}"
     if "enum" in schema and value not in schema["enum"]:
-        return f"{name} must be one of {', '.join(schema['enum'])}"
+        return f"{name} must be one of {', '.join(schema['enum'])}, not {value!r}"
     if isinstance(value, list | str) and len(value) < max(schema.get("minItems", 0), schema.get("minLength", 0)):
         return f"{name} must not be empty"
     if isinstance(value, dict):

@@ -86,7 +86,8 @@ class ClaudePlan:
 class Team:
     """The roles chosen, in window order, and why. `depends` are pairs: a role, and one that it waits for.
 
-    `whys` has a sentence for each role. `detection` is None when the type was named or did not matter.
+    `whys` has a sentence for each role. `detection` is None when the type was named or did not matter. `needed` are
+    those whom words of the spec need.
     """
 
     roles: tuple[str, ...]
@@ -95,6 +96,7 @@ class Team:
     whys: Mapping[str, str] = field(default_factory=dict)
     kind: str = DEFAULT_TYPE
     detection: Detection | None = None
+    needed: tuple[str, ...] = ()
 
 
 def choose(
@@ -135,7 +137,8 @@ def choose(
     picked = _picked(kind.roles, cap, list(needed))
     chosen = _in_window_order(picked)
     whys = {role: _why(role, kind, needed.get(role)) for role in chosen}
-    return Team(chosen, ", ".join(said), _depends(kind, chosen), whys, kind.name, found)
+    by_need = tuple(role for role in chosen if role in needed)
+    return Team(chosen, ", ".join(said), _depends(kind, chosen), whys, kind.name, found, by_need)
 
 
 _EVERY_TEAM = "every team has one: it takes the reports and closes the work"

@@ -42,6 +42,7 @@ class Turn:
     failure: Failure | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    refuses: bool = False
 
 
 def say(text: str, *, headers: Mapping[str, str] | None = None) -> Turn:
@@ -54,6 +55,11 @@ def tool(name: str, arguments: dict[str, Any]) -> Turn:
 
 def say_and_tool(text: str, name: str, arguments: dict[str, Any]) -> Turn:
     return Turn(text=text, tools=((name, arguments),))
+
+
+def refuse(text: str = "") -> Turn:
+    """The model will not answer this."""
+    return Turn(text=text, refuses=True)
 
 
 def hang(seconds: float, then: str = "ok") -> Turn:
@@ -128,6 +134,8 @@ class Request:
         """
         if self.method != "POST" or self.path.partition("?")[0] != "/v1/messages":
             return False
+        if not self.conversation:  # another client of the API than Claude Code
+            return True
         return bool(self.body.get("tools")) or "format" not in (self.body.get("output_config") or {})
 
     @property
@@ -459,6 +467,8 @@ def _words(text: str) -> list[str]:
 
 
 def _stop_reason(turn: Turn) -> str:
+    if turn.refuses:
+        return "refusal"
     return "tool_use" if turn.tools else "end_turn"
 
 
