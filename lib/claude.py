@@ -15,7 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -199,8 +199,19 @@ def check_trust(settings: Settings, program: Program, project: Path) -> None:
 # -- starting it --
 
 
-def write_launch_files(agent: Agent, *, home: Path, socket: str | None, role_text: str) -> Path:
-    """Write the settings, the tools and the role text that an agent starts with. Returns their folder."""
+def write_launch_files(
+    agent: Agent,
+    *,
+    home: Path,
+    socket: str | None,
+    role_text: str,
+    allow: Sequence[str] = (),
+    deny: Sequence[str] = (),
+) -> Path:
+    """Write the settings, the tools and the role text that an agent starts with. Returns their folder.
+
+    `allow` and `deny` are the rules of its role. Measured with 2.1.330: deny holds in bypassPermissions too.
+    """
     folder = home / "agents" / str(agent.id)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     (folder / "role.md").write_text(role_text, encoding="utf-8")
@@ -225,7 +236,7 @@ def write_launch_files(agent: Agent, *, home: Path, socket: str | None, role_tex
         "autoContinueAtUsageLimit": True,
         "hooks": dict.fromkeys(HOOK_EVENTS, entry),
         # In a permission mode that asks, nobody would be there to say yes to a message.
-        "permissions": {"allow": [f"mcp__{TOOLS_NAME}"]},
+        "permissions": {"allow": [f"mcp__{TOOLS_NAME}", *allow], "deny": [*deny]},
     }
     (folder / "settings.json").write_text(json.dumps(launch_settings, indent=1), encoding="utf-8")
     (folder / "mcp.json").write_text(json.dumps(_tools(agent, home, socket), indent=1), encoding="utf-8")

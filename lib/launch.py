@@ -318,15 +318,18 @@ def _ensure_process(
             epoch=agent.epoch,
             resumed=goes_on,
         )
+    role = templates.roles()[agent.role]
     role_text = templates.render(
         "role.md",
         role=agent.role,
-        role_text=templates.roles()[agent.role].text,
+        role_text=role.text,
         session=agent.session,
         worktree=agent.worktree,
         branch=agent.branch,
     )
-    claude.write_launch_files(agent, home=stage.home, socket=stage.tmux.socket, role_text=role_text)
+    claude.write_launch_files(
+        agent, home=stage.home, socket=stage.tmux.socket, role_text=role_text, allow=role.allow, deny=role.deny
+    )
     pane_id, pid = stage.tmux.new_window(
         agent.session,
         index=agent.window,

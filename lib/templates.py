@@ -26,7 +26,8 @@ FOLDER = ROOT / "templates"
 class Role:
     """A job description: front matter and the text that becomes part of the agent's system prompt.
 
-    `hands_over_to` are the roles that hear of its commits, `needed_for` words of a spec that needs the role.
+    `hands_over_to` are the roles that hear of its commits, `needed_for` words of a spec that needs the role. `allow`
+    and `deny` are rules for its tools, in Claude Code's own words.
     """
 
     name: str
@@ -36,6 +37,8 @@ class Role:
     hands_over_to: tuple[str, ...]
     text: str
     needed_for: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
 
 
 def roles() -> dict[str, Role]:
@@ -133,6 +136,7 @@ def _role(path: Path) -> Role:
         raise OrchestratorError(f"{path}: check_in_if is changed or not there, not {condition!r}")
     if type(minutes) is not int or minutes < 1:
         raise OrchestratorError(f"{path}: check_in_minutes must be a whole number of minutes, 1 or more")
+    rules = _permissions(path, values.get("permissions"))
     return Role(
         path.stem,
         _summary(path, values),
@@ -141,7 +145,25 @@ def _role(path: Path) -> Role:
         _names(path, "hands_over_to", values.get("hands_over_to")),
         parts[2].strip(),
         _names(path, "needed_for", values.get("needed_for")),
+        rules["allow"],
+        rules["deny"],
     )
+
+
+def _permissions(path: Path, found: object) -> dict[str, tuple[str, ...]]:
+    """The rules of a role. A rule that is misspelled would guard nothing, so its form is checked."""
+    entries = {} if found is None else found
+    if not isinstance(entries, dict) or entries.keys() - {"allow", "deny"}:
+        raise OrchestratorError(f"{path}: permissions must hold allow and deny, each a list of rules")
+    rules = {name: _names(path, f"permissions.{name}", entries.get(name)) for name in ("allow", "deny")}
+    for name, listed in rules.items():
+        for rule in listed:
+            # A tool, such as Bash or mcp__github, or a tool with what of it: Bash(git push *).
+            if not re.fullmatch(r"[A-Za-z][\w-]*(\([^()\n]*\))?", rule):
+                raise OrchestratorError(
+                    f"{path}: permissions.{name}: {rule!r} is no rule of Claude Code's", hint="such as Bash(git push *)"
+                )
+    return rules
 
 
 def _team_type(path: Path, known: list[str]) -> TeamType:

@@ -79,6 +79,23 @@ class TestRealClaudeCode:
         assert tester[0].splitlines()[1:-1] == ['The greeting is ready for "tests"']
         assert " from developer]" in tester[0].splitlines()[0]
 
+    def test_what_a_role_is_denied_is_denied_in_every_mode(
+        self, claude_bench: Bench, claude_home: ClaudeHome, model_server: ModelServer, trusted_project: Path
+    ) -> None:
+        # The default mode bypasses permissions, and still a deny rule holds.
+        roles = claude_home.path / ".config" / "tmux-orchestrator" / "roles"
+        roles.mkdir(parents=True)
+        rules = "permissions: {deny: ['Bash(touch forbidden *)']}"
+        (roles / "artist.md").write_text(f"---\nsummary: Draws.\ncheck_in_minutes: 9\n{rules}\n---\nDraw.\n")
+        touches = [tool("Bash", {"command": f"touch {name} x"}) for name in ("forbidden", "allowed")]
+        model_server.on(told("artist", "Worktree:"), *touches, say("Done."))
+        launch(claude_bench, trusted_project, "orchestrator", "artist")
+        worktree = Path(claude_bench.rows("SELECT worktree FROM agents WHERE role = 'artist'")[0]["worktree"])
+        wait_for(lambda: (worktree / "allowed").exists(), "what is not denied")
+        assert not (worktree / "forbidden").exists()
+        results = [text for one in model_server.turns(told("artist", "")) for text in one.tool_results]
+        assert "denied" in results[0]
+
     def test_a_check_in_reaches_its_agent(
         self, claude_bench: Bench, model_server: ModelServer, trusted_project: Path
     ) -> None:

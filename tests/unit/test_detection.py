@@ -121,9 +121,21 @@ def test_the_users_own_types_and_roles_win(own: Path) -> None:
     assert team().roles == ("orchestrator", "tester")
 
 
+def test_a_role_has_rules_for_its_tools(own: Path) -> None:
+    rules = "{allow: ['WebFetch(domain:example.org)'], deny: ['Bash(git push *)', mcp__github, WebSearch]}"
+    (own / "roles" / "x.md").write_text(f"---\nsummary: x\ncheck_in_minutes: 9\npermissions: {rules}\n---\n")
+    found = templates.roles()["x"]
+    assert found.allow == ("WebFetch(domain:example.org)",)
+    assert found.deny == ("Bash(git push *)", "mcp__github", "WebSearch")
+
+
 WRONG = [
     ("roles/x.md", "Draw."),
     ("roles/x.md", "---\nsummary: Draws.\n---\n"),
+    ("roles/x.md", "---\nsummary: x\ncheck_in_minutes: 9\npermissions: [Bash]\n---\n"),
+    ("roles/x.md", "---\nsummary: x\ncheck_in_minutes: 9\npermissions: {denied: [Bash]}\n---\n"),
+    ("roles/x.md", "---\nsummary: x\ncheck_in_minutes: 9\npermissions: {deny: Bash}\n---\n"),
+    ("roles/x.md", "---\nsummary: x\ncheck_in_minutes: 9\npermissions: {deny: ['Bash(git push']}\n---\n"),
     ("roles/X y.md", ""),
     ("team_types/x.yaml", "roles: ["),
     ("team_types/x.yaml", "summary: x\nroles: [nobody]\n"),
