@@ -123,12 +123,12 @@ def question(project: Path, spec_text: str, team: Team, suggested: Team) -> str:
         # Minted after the texts were written: none of them can hold it.
         mark=f"data-{secrets.token_hex(6)}",
         spec=evidence.shortened(cleaning.clean(spec_text), _SPEC_BYTES),
-        files=cleaning.clean("\n".join(names)),
+        tracked=cleaning.clean("\n".join(names)),
         more=len(files) - len(names),
         kind=suggested.kind,
         evidence=[one.sentence for one in found.evidence] if found else [],
-        team=team.roles,
-        roles=[(one.name, one.summary) for one in templates.roles().values()],
+        chosen=team.roles,
+        choosable=[(one.name, one.summary) for one in templates.roles().values()],
     )
 
 

@@ -69,6 +69,9 @@ VALUES: dict[str, object] = {
     "since": "2030-01-31 08:00",
     "lines": ("2 commits by tester",),
     "mark": "data-0123456789ab",
+    "tracked": "main.tf",
+    "chosen": ("orchestrator", "devops"),
+    "choosable": (("devops", "Builds, packages and delivers."),),
     "failures": (
         SimpleNamespace(
             name="attempt 1", reason="the API is gone", parts=(SimpleNamespace(title="the events", text="0 min  x"),)
