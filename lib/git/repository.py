@@ -132,9 +132,13 @@ def words_of(done: subprocess.CompletedProcess[str]) -> str:
     return "; ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
 
 
+#: How long listing all files may take; 50,000 take a fraction of a second.
+_LISTING_SECONDS = 10.0
+
+
 def tracked_files(folder: Path) -> list[str]:
     """The paths of all files that git tracks in a checkout. Raises as `ask` does."""
-    return [path for path in ask(folder, "ls-files", "-z", seconds=10).split("\0") if path]
+    return [path for path in ask(folder, "ls-files", "-z", seconds=_LISTING_SECONDS).split("\0") if path]
 
 
 def version() -> tuple[int, int]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from lib.errors import Usage
 
 ORCHESTRATOR = "orchestrator"
+DEVELOPER = "developer"
 
 #: The first windows of every team that has these roles (ARCHITECTURE.md, "Names").
-WINDOW_ORDER = (ORCHESTRATOR, "developer", "tester", "testrunner", "project_manager")
+WINDOW_ORDER = (ORCHESTRATOR, DEVELOPER, "tester", "testrunner", "project_manager")
 
 #: How many agents a size means.
 SIZES = {"small": 3, "medium": 5, "large": 8}
@@ -134,7 +135,8 @@ def choose(
     needed = {role: one for role, words in needs.items() if (one := _spoken(spec_text, words))}
     # Who names a type has said which roles may come.
     needed = {role: one for role, one in needed.items() if found or role in kind.roles}
-    picked = _picked(kind.roles, cap, list(needed))
+    # Under a small cap not everybody who is needed has a place: who writes the product comes first.
+    picked = _picked(kind.roles, cap, sorted(needed, key=lambda role: role != DEVELOPER))
     chosen = _in_window_order(picked)
     whys = {role: _why(role, kind, needed.get(role)) for role in chosen}
     by_need = tuple(role for role in chosen if role in needed)
