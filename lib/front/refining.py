@@ -16,7 +16,6 @@ from lib.git import repository
 from lib.judgement import cleaning, refinements, specs
 from lib.judgement.refinements import Change, Refinement
 from lib.judgement.teams import Team
-from lib.queue import evidence
 
 #: Who is asked: Claude Code without a window, or the API.
 ASKED = ("claude", "api")
@@ -122,7 +121,7 @@ def question(project: Path, spec_text: str, team: Team, suggested: Team) -> str:
         "refine_team.md",
         # Minted after the texts were written: none of them can hold it.
         mark=f"data-{secrets.token_hex(6)}",
-        spec=evidence.shortened(cleaning.clean(spec_text), _SPEC_BYTES),
+        spec=cleaning.shortened(cleaning.clean(spec_text), _SPEC_BYTES),
         tracked=cleaning.clean("\n".join(names)),
         more=len(files) - len(names),
         kind=suggested.kind,

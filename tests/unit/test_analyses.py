@@ -54,7 +54,7 @@ def test_an_answer_is_read_and_comes_back_from_its_data() -> None:
 @pytest.mark.parametrize(
     ("wrong", "where"),
     [
-        ({"size": "huge"}, "size must be one of small, medium, large"),
+        ({"size": "huge"}, "size must be one of small, medium, large, not 'huge'"),
         ({"roles": []}, "roles must not be empty"),
         ({"roles": [{"role": "developer", "why": "x"}]}, "roles[0] has no tasks"),
         ({"summary": ""}, "summary must not be empty"),
