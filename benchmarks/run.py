@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 import psutil
 
-from benchmarks import draining, git_work, hand_over, idle, limits, merging, messages, spending, teams
+from benchmarks import choosing, draining, git_work, hand_over, idle, limits, merging, messages, spending, teams
 from benchmarks.figures import Figure, as_markdown
 from benchmarks.machine import claude_binary
 from lib.errors import ExitCode, NotFound
@@ -48,6 +48,7 @@ MEASUREMENTS: dict[str, Callable[[teams.Counts], list[Figure]]] = {
     "idle": idle.idle,
     "limits": limits.quiet,
     "spending": spending.spending,
+    "choosing": choosing.choosing,
 }
 
 
