@@ -205,11 +205,13 @@ def write_launch_files(
     home: Path,
     socket: str | None,
     role_text: str,
+    reminder: str,
     allow: Sequence[str] = (),
     deny: Sequence[str] = (),
 ) -> Path:
     """Write the settings, the tools and the role text that an agent starts with. Returns their folder.
 
+    `reminder` is what it is told after its conversation was summarised: by a hook for that alone, which prints a file.
     `allow` and `deny` are the rules of its role. Measured with 2.1.330: deny holds in bypassPermissions too.
     """
     folder = home / "agents" / str(agent.id)
@@ -234,13 +236,22 @@ def write_launch_files(
         # After a five-hour limit an agent goes on by itself, also when nobody is there to tell it to. Switched off,
         # Claude Code would open a dialog instead (docs/decisions/limits.md).
         "autoContinueAtUsageLimit": True,
-        "hooks": dict.fromkeys(HOOK_EVENTS, entry),
+        "hooks": {**dict.fromkeys(HOOK_EVENTS, entry), "SessionStart": [*entry, _reminding(folder, reminder)]},
         # In a permission mode that asks, nobody would be there to say yes to a message.
         "permissions": {"allow": [f"mcp__{TOOLS_NAME}", *allow], "deny": [*deny]},
     }
     (folder / "settings.json").write_text(json.dumps(launch_settings, indent=1), encoding="utf-8")
     (folder / "mcp.json").write_text(json.dumps(_tools(agent, home, socket), indent=1), encoding="utf-8")
     return folder
+
+
+def _reminding(folder: Path, reminder: str) -> dict[str, object]:
+    """The hook that reminds an agent after a compaction, whatever becomes of the file that it prints."""
+    path = folder / "reminder.json"
+    told = {"hookEventName": "SessionStart", "additionalContext": reminder}
+    path.write_text(json.dumps({"hookSpecificOutput": told}), encoding="utf-8")
+    command = f"cat {shlex.quote(str(path))} 2>/dev/null; true"
+    return {"matcher": "compact", "hooks": [{"type": "command", "command": command, "timeout": 10}]}
 
 
 def _tools(agent: Agent, home: Path, socket: str | None) -> dict[str, object]:

@@ -17,14 +17,15 @@ from pathlib import Path
 
 from lib import (
     agents,
+    analysis,
     boundaries,
+    briefing,
     checkins,
     claude,
     config,
     delivery,
     holds,
     host,
-    insights,
     limits,
     messages,
     orchestrations,
@@ -35,9 +36,10 @@ from lib import (
     store,
     templates,
 )
+from lib.briefing import Places
 from lib.errors import Busy, NotFound, OrchestratorError, Unavailable
 from lib.git import worktrees
-from lib.judgement import framing, meanwhile, screens, specs
+from lib.judgement import framing, meanwhile, screens
 from lib.judgement.teams import ORCHESTRATOR
 from lib.models import (
     PENDING,
@@ -59,9 +61,6 @@ _NOTE_WAIT_SECONDS = 5.0
 #: More of one kind within an absence are not looked at for the note.
 _MOST_EVENTS = 1000
 
-#: What a briefing tells of what others have learned, and how much of the spec is looked through for it.
-_MOST_INSIGHTS = 5
-_LONGEST_SEARCH = 4_000
 
 #: Called with a role (or "team") and what is happening to it.
 Progress = Callable[[str, str], None]
@@ -156,7 +155,7 @@ def bring_about(
     ):
         orchestrations.check_runs(orchestrations.get(db, found.id))
         try:
-            _write_spec(stage.home, found)
+            _write_spec_and_plan(db, stage.home, found)
             worktrees.remember_starting_point(
                 found.project, found.id, worktrees.StartingPoint(found.starting_branch, found.starting_commit)
             )
@@ -209,19 +208,20 @@ def _with_resume_hint(error: Exception, stage: planning.Stage, found: Orchestrat
     return known
 
 
-def _write_spec(home: Path, found: Orchestration) -> None:
-    # The team works from the text that was launched, whatever happens to the user's file meanwhile. Whole or not
-    # at all: half of a spec, which a full disk leaves, would be taken for the spec by the next resume.
-    path = spec_copy(home, found.id)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+def _write_spec_and_plan(db: sqlite3.Connection, home: Path, found: Orchestration) -> None:
+    # The team works from the text that was launched, whatever happens to the user's file meanwhile.
+    places = Places.of(home, found.id)
+    places.spec.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _write(places.spec, found.spec_text)
+    if plan := analysis.of(db, found.id):
+        _write(places.plan, analysis.plan_text(plan, [agent.role for agent in agents.of_orchestration(db, found.id)]))
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all: half of a spec, which a full disk leaves, would be taken for it by the next resume."""
     draft = path.with_suffix(".new")
-    draft.write_text(found.spec_text, encoding="utf-8")
+    draft.write_text(text, encoding="utf-8")
     draft.replace(path)
-
-
-def spec_copy(home: Path, orchestration_id: str) -> Path:
-    """Where a team reads its spec."""
-    return home / "orchestrations" / orchestration_id / "spec.md"
 
 
 def _ensure_session(stage: planning.Stage, found: Orchestration, progress: Progress) -> None:
@@ -319,16 +319,15 @@ def _ensure_process(
             resumed=goes_on,
         )
     role = templates.roles()[agent.role]
-    role_text = templates.render(
-        "role.md",
-        role=agent.role,
-        role_text=role.text,
-        session=agent.session,
-        worktree=agent.worktree,
-        branch=agent.branch,
-    )
+    places = Places.of(stage.home, found.id)
     claude.write_launch_files(
-        agent, home=stage.home, socket=stage.tmux.socket, role_text=role_text, allow=role.allow, deny=role.deny
+        agent,
+        home=stage.home,
+        socket=stage.tmux.socket,
+        role_text=briefing.stable_part(agent, role),
+        reminder=briefing.reminder(agent, team, places, has_plan=analysis.of(db, found.id) is not None),
+        allow=role.allow,
+        deny=role.deny,
     )
     pane_id, pid = stage.tmux.new_window(
         agent.session,
@@ -377,8 +376,8 @@ def _note(
     transcript: Path,
 ) -> str | None:
     """What an agent is told when it comes back; None for one that was never briefed: its briefing is to come."""
-    briefing = messages.briefing_of(db, agent.id)
-    if briefing is None or briefing.status is not MessageStatus.ACKNOWLEDGED:
+    first = messages.briefing_of(db, agent.id)
+    if first is None or first.status is not MessageStatus.ACKNOWLEDGED:
         return None
     now = host.now_ms()
     since = max(agent.last_hook_at or 0, int(transcript.stat().st_mtime * 1000))
@@ -503,43 +502,24 @@ def _ensure_briefing(
     """Have the briefing queued before there is anybody to get it: whoever delivers to the agent begins with it."""
     if messages.briefing_of(db, agent.id):
         return
-    text = templates.render(
-        "briefing.md",
-        title=found.spec_title,
-        spec=spec_copy(stage.home, found.id),
-        role=agent.role,
-        worktree=agent.worktree,
-        branch=agent.branch,
-        starting_branch=found.starting_branch or "(detached HEAD)",
-        starting_commit=found.starting_commit,
-        session=found.session,
-        team=team,
-        insights=_fitting_insights(db, found),
-    )
+    places = Places.of(stage.home, found.id)
+    text = briefing.task_part(found, agent, team, places, briefing.matter(db, found))
     messages.queue(db, agent, text, sender=checkins.SENDER, kind=MessageKind.BRIEFING, now=host.now_ms())
-
-
-def _fitting_insights(db: sqlite3.Connection, found: Orchestration) -> list[insights.Insight]:
-    """What others have learned that fits the spec, by the words of its title and its sections."""
-    spec = specs.parse(found.spec_text.encode(), found.spec_path)
-    items = " ".join(item for section in spec.sections.values() for item in section)
-    words = f"{found.spec_title} {items[:_LONGEST_SEARCH]}"
-    return insights.search(db, words, project=str(found.project), limit=_MOST_INSIGHTS)
 
 
 def _ensure_briefed(db: sqlite3.Connection, stage: planning.Stage, agent: Agent) -> None:
     """Have the briefing acknowledged exactly once; an agent that was interrupted hears that instead."""
     desk = delivery.Desk(db, stage.tmux, stage.home)
-    briefing = messages.briefing_of(db, agent.id)
-    assert briefing
+    first = messages.briefing_of(db, agent.id)
+    assert first
     knows = claude.transcript(agent.config_dir, agent.conversation_id) is not None
-    if briefing.status is MessageStatus.ACKNOWLEDGED and not knows:
-        messages.requeue(db, briefing, agent, "the conversation was lost", now=host.now_ms())
-    elif briefing.status is MessageStatus.ACKNOWLEDGED:
+    if first.status is MessageStatus.ACKNOWLEDGED and not knows:
+        messages.requeue(db, first, agent, "the conversation was lost", now=host.now_ms())
+    elif first.status is MessageStatus.ACKNOWLEDGED:
         if note := _note_on_its_way(db, agent):
             delivery.deliver(desk, agent, until=note.id, wait_seconds=_NOTE_WAIT_SECONDS)
         return
-    _await_briefed(desk, stage, agent, briefing.id)
+    _await_briefed(desk, stage, agent, first.id)
 
 
 def _await_briefed(desk: delivery.Desk, stage: planning.Stage, agent: Agent, message_id: int) -> None:

@@ -47,7 +47,7 @@ ROWS: tuple[Mapping[str, tuple[str, ...]], ...] = (
             *("merging.hub", "merging.delivering", "merging.sharing"),
             *("spending", "spending.growth", "spending.ledger", "spending.budgets", "spending.halting"),
             "spending.outlooks",
-            *("tuning", "tidying", "overview", "dossier", "pauses"),
+            *("tuning", "tidying", "overview", "dossier", "pauses", "briefing"),
             *("queue", "queue.entries", "queue.draining", "queue.evidence", "queue.research", "queue.intake"),
         )
     },

@@ -25,6 +25,7 @@ def read_settings(path: Path) -> dict[str, list[str]]:
             str(event): [
                 str(hook["command"])
                 for group in groups
+                if not group.get("matcher")  # such a group is for a compaction, which nothing here does
                 for hook in group.get("hooks", [])
                 if hook.get("type") == "command"
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -207,11 +208,15 @@ class TestDoor:
 
 
 class TestCommands:
-    def test_a_slash_command_is_run_and_proved_by_the_transcript(self, person: Person) -> None:
+    def test_a_slash_command_is_proved_by_the_transcript_and_a_compaction_reminds(self, person: Person) -> None:
         person.await_free()
         done = person.send("/compact", "--command", "--wait", "20")
         assert done.out.startswith("acknowledged in ")
         assert "Compacted" in person.bench.screen(person.pane)
+        # The hook for compactions has reminded the agent of who it is and where.
+        assert person.send("What now?").out.startswith("acknowledged in ")
+        (turn,) = person.server.wait_for("What now?")
+        assert "Your conversation was summarised. This still holds: you are the " in json.dumps(turn.body)
 
     def test_a_command_that_opens_a_dialog_does_not_block_what_comes_after_it(self, person: Person) -> None:
         person.await_free()

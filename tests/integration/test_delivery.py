@@ -107,7 +107,9 @@ def start(db: object, bench: Bench, agent: Agent) -> Agent:
     agent.worktree.mkdir(parents=True, exist_ok=True)
     bench.tmux.new_session(agent.session, orchestration=agent.orchestration_id or "")
     agent = agents.start_epoch(desk.db, agent.id, conversation_id=agent.conversation_id)
-    claude.write_launch_files(agent, home=bench.home, socket=bench.tmux.socket, role_text="You are a rehearsal.")
+    claude.write_launch_files(
+        agent, home=bench.home, socket=bench.tmux.socket, role_text="You are a rehearsal.", reminder="Go on."
+    )
     installation = claude.rehearsal(bench.home)
     assert installation.program is Program.REHEARSAL
     pane, pid = bench.tmux.new_window(

@@ -35,7 +35,11 @@ TEN = team(*list(ROLES)[:10])
 
 #: What the rooms give to templates; a template that needs another value needs it here too.
 VALUES: dict[str, object] = {
-    "title": "Authentication for the e-commerce platform",
+    "title": '"Authentication for the e-commerce platform"',
+    "plan": None,
+    "criteria": (("C1", '"Login works"', '"pytest -q"'),),
+    "more_criteria": 0,
+    "mates": ("tester", "testrunner"),
     "spec": "/srv/state/tmux-orchestrator/orchestrations/a1b2c3/spec.md",
     "role": "orchestrator",
     "role_text": "You lead.",

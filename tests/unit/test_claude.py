@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -275,7 +276,7 @@ class TestStarting:
     def test_its_files_hold_the_role_and_the_hooks(self, tmp_path: Path) -> None:
         home = tmp_path / "state home's"
         agent = an_agent(id=7, epoch=3)
-        folder = claude.write_launch_files(agent, home=home, socket=None, role_text="You write.\n")
+        folder = claude.write_launch_files(agent, home=home, socket=None, role_text="You write.\n", reminder="Go on.\n")
         assert (folder / "role.md").read_text() == "You write.\n"
         settings = json.loads((folder / "settings.json").read_text())
         assert settings["disableAllHooks"] is False
@@ -286,6 +287,22 @@ class TestStarting:
             assert words[1:] == ["-I", "-S", str(ROOT / "lib" / "front" / "hook.py"), str(home), "7", "3"]
             assert os.access(words[0], os.X_OK)
             assert not words[0].startswith(str(ROOT))
+
+    def test_a_hook_for_compactions_alone_prints_the_reminder(self, tmp_path: Path) -> None:
+        home = tmp_path / "state home's"
+        folder = claude.write_launch_files(
+            an_agent(id=7), home=home, socket=None, role_text="", reminder='Go on with "it".\n'
+        )
+        hooks = json.loads((folder / "settings.json").read_text())["hooks"]
+        assert [len(entry) for entry in hooks.values()] == [2, *[1] * (len(hooks) - 1)]
+        reminding = hooks["SessionStart"][1]
+        assert reminding["matcher"] == "compact"
+        command = ["sh", "-c", reminding["hooks"][0]["command"]]
+        told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["hookSpecificOutput"]
+        assert told == {"hookEventName": "SessionStart", "additionalContext": 'Go on with "it".\n'}
+        (folder / "reminder.json").unlink()
+        without = subprocess.run(command, capture_output=True, check=True)
+        assert (without.stdout, without.stderr) == (b"", b"")
 
 
 PASSED = [
