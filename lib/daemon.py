@@ -24,6 +24,7 @@ from lib import (
     authorizations,
     checkins,
     config,
+    criteria,
     delivery,
     governor,
     holds,
@@ -328,6 +329,15 @@ def merge_candidates(beat: Beat) -> None:
             beat.life.errands.start(integrations.errand(team), "sync_coordinator.py", "merge-run", team, "--quiet")
 
 
+def check_criteria(beat: Beat) -> None:
+    """Have criteria checked, and completions settled that wait for them, each team's by an errand of its own."""
+    for team, at in criteria.due(beat.db, now=beat.now).items():
+        if at > beat.now:
+            beat.dues.append(at)
+        else:
+            beat.life.errands.start(criteria.errand(team), "sync_coordinator.py", "criteria-run", team, "--quiet")
+
+
 def keep_worktrees(beat: Beat) -> None:
     """Have a snapshot taken of the worktrees of live agents, and old ones pruned, when that is due."""
     life, due = beat.life, safekeeping.next_due(beat.db, now=beat.now)
@@ -368,6 +378,7 @@ STEPS: tuple[Callable[[Beat], None], ...] = (
     keep_teams,
     look_for_stuck,
     merge_candidates,
+    check_criteria,
     drain_queue,
     keep_worktrees,
     watch_overlaps,

@@ -124,7 +124,7 @@ def _member(db: sqlite3.Connection, orchestration_id: str, role: str) -> Agent:
 
 def _newest_report(db: sqlite3.Connection, agent: Agent) -> sqlite3.Row | None:
     row: sqlite3.Row | None = db.execute(
-        "SELECT * FROM reports WHERE agent_id = ? ORDER BY id DESC LIMIT 1", (agent.id,)
+        "SELECT * FROM reports WHERE agent_id = ? AND status = 'done' ORDER BY id DESC LIMIT 1", (agent.id,)
     ).fetchone()
     return row
 

@@ -38,6 +38,16 @@ def _sentence(db: sqlite3.Connection, event: Event) -> str | None:
             return f"check-in for {role}"
         case "report.completion":
             return f"{role} reports completion with commit {str(data.get('commit'))[:7]}: {data.get('summary')}"
+        case "report.waiting":
+            return f"{role} reports completion, which waits for {_names(data.get('criteria'))}: {data.get('summary')}"
+        case "report.refused":
+            return f"{role}'s report is refused: {_names(data.get('criteria'))}"
+        case "criterion.holds" | "criterion.fails":
+            return f"{data.get('criterion')} {event.kind.partition('.')[2]}: {data.get('text')}"
+        case "criterion.closed":
+            return f"{data.get('criterion')} is closed by {data.get('by')}: {data.get('reason')}"
+        case "criterion.reopened":
+            return f"{data.get('criterion')} is open again: {data.get('text')}"
         case "report.check_failed":
             return f"{role}'s check failed with exit code {data.get('exit')}: {data.get('command')}"
         case "overlap.found":
@@ -56,7 +66,7 @@ def _sentence(db: sqlite3.Connection, event: Event) -> str | None:
             return f"{data.get('from')} has come into the branch of {role}, with {data.get('commits')} new commits"
         case "branch.settled":
             return f"the merge of {role} was settled ({data.get('strategy')}): {_files(data.get('files'))}"
-        case "integration.not_shared" | "merging.failed" | "radar.off":
+        case "integration.not_shared" | "merging.failed" | "criteria.failed" | "radar.off":
             return str(data.get("reason"))
         case "limit.hit" | "limit.moved" | "limit.again":
             again = {"limit.moved": "now ", "limit.again": "still "}.get(event.kind, "")
@@ -77,6 +87,10 @@ def _sentence(db: sqlite3.Connection, event: Event) -> str | None:
             outcome = f": {data['outcome']}" if data.get("outcome") else ""
             return f"the orchestration is {kind.partition('.')[2]}{outcome}"
     return None
+
+
+def _names(found: object) -> str:
+    return ", ".join(map(str, found)) if isinstance(found, list) else ""
 
 
 def _files(names: object) -> str:

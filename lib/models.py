@@ -110,6 +110,15 @@ class CandidateStatus(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
+class CriterionState(StrEnum):
+    """Of a criterion, by what is known of it now."""
+
+    OPEN = "open"
+    HOLDS = "holds"
+    FAILS = "fails"
+    CLOSED = "closed by hand"
+
+
 #: Statuses of a candidate that is still to be merged.
 OFFERED = (CandidateStatus.QUEUED, CandidateStatus.MERGING)
 #: Statuses of a candidate that its author has to do something about.

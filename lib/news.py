@@ -7,15 +7,18 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from lib import agents, messages, orchestrations, reports, store
+from lib import agents, criteria, messages, orchestrations, reports, store
 from lib.errors import OrchestratorError
 from lib.git import worktrees
+from lib.judgement.teams import ORCHESTRATOR
 from lib.models import Agent, MessageKind, News, Orchestration
 
 #: A git that takes longer could not look: the daemon has others to serve.
 _GIT_SECONDS = 10.0
 #: What comes from others; a report is counted as a report, and check-ins are no news.
 _KINDS = (MessageKind.MESSAGE, MessageKind.COPY, MessageKind.NOTICE)
+
+_MANY = {"criterion": "criteria"}
 
 #: The branches of a team with their commits, or why nobody could look.
 _Heads = dict[str, str] | OrchestratorError
@@ -51,6 +54,7 @@ class Looking:
             "message": messages.newest_id(self._db),
             "report": reports.newest_id(self._db),
             "event": store.newest_event(self._db),
+            "check": criteria.newest_check(self._db),
         }
 
     def _words(self, agent: Agent, before: Mapping[str, Any]) -> list[str]:
@@ -62,7 +66,16 @@ class Looking:
             "passed check": checks,
             "failed check": reports.failed_checks_since(self._db, agent, event),
         }
-        return [_counted(number, what) for what, number in counts.items() if number]
+        words = [_counted(number, what) for what, number in counts.items() if number]
+        return words + self._criteria(agent, int(before.get("check", 0)))
+
+    def _criteria(self, agent: Agent, after: int) -> list[str]:
+        """Which criteria began to hold or to fail: news for the one who closes the work."""
+        if agent.orchestration_id is None or agent.role != ORCHESTRATOR:
+            return []
+        hold, fail = criteria.changed_since(self._db, agent.orchestration_id, after)
+        words = [f"{_counted(hold, 'criterion')} met"] if hold else []
+        return words + ([f"{_counted(fail, 'criterion')} failing"] if fail else [])
 
     def _commits(self, agent: Agent, before: Mapping[str, str]) -> tuple[list[str], Mapping[str, str]]:
         """What is new on the team's branches and the starting branch, in words, and what they stand on now."""
@@ -110,4 +123,4 @@ def _new_commits(found: Orchestration, head: str, since: str, own: str, where: s
 
 
 def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"
+    return f"{number} {_MANY.get(what, f'{what}s') if number != 1 else what}"

@@ -16,6 +16,7 @@ from lib import (
     checkins,
     claude,
     config,
+    criteria,
     dependencies,
     named_locks,
     news,
@@ -293,6 +294,7 @@ def record(db: sqlite3.Connection, stage: Stage, decided: Plan) -> None:
             decided = replace(decided, orchestration=named)
         orchestrations.add(db, decided.orchestration)
         analysis.record(db, decided.orchestration.id, decided.asked, now=now)
+        criteria.begin(db, decided.orchestration.id, decided.spec.criteria)
         budgets.begin(db, decided.orchestration.id, stage.settings.budget, now=now)
         for new in decided.agents:
             agent_id = agents.add(db, decided.orchestration, new)

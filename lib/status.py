@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import asdict, dataclass
 
-from lib import agents, dependencies, holds, messages, orchestrations, reports
+from lib import agents, criteria, dependencies, holds, messages, orchestrations, reports
 from lib.merging import candidates, integrations
-from lib.models import AgentState, CandidateStatus, DeliveryStatus, Hold, Orchestration, Program
+from lib.models import LIVE, AgentState, CandidateStatus, DeliveryStatus, Hold, Orchestration, Program
 
 #: How long an orchestration that has ended is still shown.
 SHOWN_AFTER_END_MS = 24 * 3600 * 1000
@@ -63,6 +63,8 @@ class OrchestrationStatus:
     delivery: str
     delivery_outcome: str | None
     merge_trouble: str | None
+    criteria: criteria.Counts
+    waits_for: tuple[str, ...]  # the criteria that decide on the Orchestrator's report
     created_at: int
     updated_at: int
     agents: tuple[AgentStatus, ...]
@@ -102,6 +104,10 @@ def _team_text(one: OrchestrationStatus, now: int) -> str:
         lines.append(f"  work    is not merged now: {one.merge_trouble}")
     elif one.delivery == DeliveryStatus.DUE:
         lines.append("  work    on its way to the starting branch")
+    if one.criteria.total:
+        lines.append(f"  {one.criteria}")
+    if one.waits_for:
+        lines.append(f"  report  of the Orchestrator waits for {', '.join(one.waits_for)}")
     for agent in one.agents:
         seen = f"heard from {ago(now - agent.seen_at)} ago" if agent.seen_at else "not heard from yet"
         lines.append(f"  {agent.window:>2} {agent.role:20} {agent.state:9} {', '.join([seen, *notes(agent)])}")
@@ -175,6 +181,8 @@ def _orchestration(db: sqlite3.Connection, found: Orchestration) -> Orchestratio
         delivery=state.delivery if state else DeliveryStatus.NOT_YET,
         delivery_outcome=state.outcome if state else None,
         merge_trouble=state.trouble if state else None,
+        criteria=criteria.counts(db, found.id),
+        waits_for=reports.awaited(db, found.id) if found.status in LIVE else (),
         created_at=found.created_at,
         updated_at=found.updated_at,
         agents=tuple(team),

@@ -133,9 +133,52 @@ CREATE TABLE reports (
     check_exit INTEGER,
     check_output TEXT,
     message_id INTEGER REFERENCES messages (id), -- to the orchestrator; NULL for its own report
+    status TEXT NOT NULL CHECK (status IN ('done', 'waiting', 'refused', 'superseded')),
+    after_check INTEGER NOT NULL DEFAULT 0, -- of a waiting one: the newest check of a criterion before it
     at INTEGER NOT NULL,
     UNIQUE (agent_id, head, summary)
 ) STRICT;
+CREATE UNIQUE INDEX one_waiting_report ON reports (agent_id) WHERE status = 'waiting';
+
+CREATE TABLE criteria ( -- when the work of an orchestration is done
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    orchestration_id TEXT NOT NULL REFERENCES orchestrations (id),
+    id TEXT NOT NULL, -- in its spec
+    text TEXT NOT NULL,
+    command TEXT, -- that checks it; NULL when nothing does
+    closed_by TEXT, -- the four of a closing by hand, all or none
+    closed_reason TEXT,
+    closed_commit TEXT,
+    closed_at INTEGER,
+    UNIQUE (orchestration_id, id),
+    CHECK ((closed_by IS NULL) = (closed_at IS NULL) AND (closed_reason IS NULL) = (closed_at IS NULL)
+        AND (closed_commit IS NULL) = (closed_at IS NULL))
+) STRICT;
+
+CREATE TABLE criterion_checks ( -- each run of a criterion's check
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    criterion_key INTEGER NOT NULL REFERENCES criteria (key),
+    command TEXT NOT NULL,
+    head TEXT NOT NULL, -- the commit
+    tree TEXT NOT NULL,
+    exit_code INTEGER NOT NULL,
+    output TEXT NOT NULL, -- its end
+    duration_ms INTEGER NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX checks_of_criterion ON criterion_checks (criterion_key, id);
+
+CREATE TABLE judgings ( -- how checking an orchestration's criteria goes
+    orchestration_id TEXT PRIMARY KEY REFERENCES orchestrations (id),
+    wanted INTEGER NOT NULL DEFAULT 0, -- how often it was asked for, and up to where that was answered
+    done INTEGER NOT NULL DEFAULT 0,
+    progress INTEGER NOT NULL DEFAULT 0, -- the last asking that was about the integration
+    fresh_after INTEGER NOT NULL DEFAULT 0, -- for which no older check counts
+    failures INTEGER NOT NULL DEFAULT 0, -- of the errand, since it last came to its end
+    not_before INTEGER NOT NULL,
+    trouble TEXT
+) STRICT;
+CREATE INDEX wanted_judgings ON judgings (orchestration_id) WHERE wanted > done;
 
 CREATE TABLE dependencies (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

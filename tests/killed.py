@@ -16,11 +16,11 @@ from pathlib import Path
 from lib import config, daemon, host, launch, planning, store
 from lib.errands import Errands
 from lib.front import cli, noticing
-from lib.merging import hub
+from lib.merging import hub, judging
 from lib.queue import draining
 from lib.tmux import Tmux
 
-#: What the merge hub has git change.
+#: What the merge hub and the errand of the criteria have git change.
 _ACTS = frozenset(("worktree", "merge", "commit", "reset", "checkout", "update-ref", "push"))
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|COMMIT)\b", re.IGNORECASE)
 
@@ -63,7 +63,7 @@ def beat(home: Path, now: int) -> None:
 def main(part: str, number: str, more: str = "") -> None:
     home = config.state_home()
     store.connect(home).close()  # its making is not what is tested
-    kill_before(int(number), is_with_git=part == "merge")
+    kill_before(int(number), is_with_git=part in ("merge", "criteria"))
     if part == "beat":
         beat(home, int(more) if more else host.now_ms())
     elif part == "resume":
@@ -71,6 +71,8 @@ def main(part: str, number: str, more: str = "") -> None:
         launch.resume(store.connect(home), stage, Path(more), progress=lambda role, what: None)
     elif part == "merge":
         hub.run(home, more)
+    elif part == "criteria":
+        judging.run(home, more)
     elif part == "notices":
         noticing.send_notices(cli.Output(), home)
     else:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib import agents, config, errands, host, messages, orchestrations, store, templates
+from lib import agents, config, criteria, errands, host, messages, orchestrations, store, templates
 from lib.config import ProjectSettings, Settings
 from lib.errors import Busy, OrchestratorError
 from lib.git import merges, removals
@@ -182,6 +182,8 @@ def _confirm(bench: Bench, there: Sequence[Candidate], verdict: Verdict | None =
         for one in there:
             reason = verdict.why if verdict else "the integration holds it"
             candidates.settle(bench.db, one, CandidateStatus.MERGED, now=host.now_ms(), reason=reason)
+        if there:  # so that it is seen how far the work has come
+            criteria.want(bench.db, bench.found.id, now=host.now_ms(), is_progress=True)
 
 
 # -- what goes back --

@@ -19,6 +19,11 @@ def place(home: Path, orchestration_id: str) -> Path:
     return home / "merging" / orchestration_id
 
 
+def place_of_checks(home: Path, orchestration_id: str) -> Path:
+    """Where the criteria of a team are checked, while that errand works: the hub's may be taken meanwhile."""
+    return home / "criteria" / orchestration_id
+
+
 @contextlib.contextmanager
 def worktree(project: Path, path: Path, commit: str) -> Iterator[Path]:
     """Have a detached worktree of ours on a commit for the block; what a killed run has left is removed before."""

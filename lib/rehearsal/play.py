@@ -25,6 +25,9 @@ _MEMBER = re.compile(r"^- (\S+):([A-Za-z0-9_-]+) \(branch (\S+?)\)", re.MULTILIN
 _FATE = re.compile(r"^rehearse: (fail|hold)(?:[ \t]+(.+?))?[ \t]*$", re.MULTILINE)
 _DIRECTIVE = re.compile(r"^rehearse: (busy|exit|ask|limit)(?:[ \t]+(\d+(?:\.\d+)?))?[ \t]*$", re.MULTILINE)
 _ITEM = re.compile(r"^( {0,3})(?:[-*+]|\d+[.)])\s+(.+)$")
+_CRITERIA = re.compile(
+    r"^[\s#*_]*(success criteria|acceptance criteria|definition of done)\b", re.IGNORECASE | re.MULTILINE
+)
 _HEADING = re.compile(r"^\s{0,3}#{1,6}\s|^[A-Z][A-Z0-9 _/-]{2,}:")
 
 
@@ -142,13 +145,20 @@ class Report:
 
 
 @dataclass(frozen=True)
+class CloseCriteria:
+    """Close through the door what criteria there are without a check."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class GiveUp:
     """Report through the door that the whole cannot be done."""
 
     text: str
 
 
-Step = Say | Look | Write | Commit | Merge | Check | Tell | Report | GiveUp
+Step = Say | Look | Write | Commit | Merge | Check | Tell | Report | CloseCriteria | GiveUp
 
 
 def read_messages(text: str) -> list[Incoming]:
@@ -186,6 +196,11 @@ def _facts_named(message: Incoming) -> dict[str, str]:
 
 def is_report(message: Incoming) -> bool:
     return message.body.lstrip().startswith("Completion report")
+
+
+def is_refusal(message: Incoming) -> bool:
+    """Whether the checks of the criteria have decided against our report."""
+    return message.sender == "criteria"
 
 
 def is_hand_over(message: Incoming) -> bool:
@@ -269,6 +284,8 @@ def plan(facts: Facts, message: Incoming, read_spec: Callable[[], str]) -> list[
     """
     if is_briefing(message) and facts.completed:
         return [Say("Nothing is left to do here: my completion is reported.")]
+    if facts.role == "orchestrator" and is_refusal(message):
+        return [GiveUp("checks of the criteria fail, which a rehearsal cannot mend")]
     if facts.completed or not facts.briefed:
         return [_noted(message)]
     match facts.role:
@@ -350,10 +367,10 @@ def _orchestrate(facts: Facts, message: Incoming, read_spec: Callable[[], str]) 
             return [Say("A team that waits.")]
         return [GiveUp(fate[2] or "the rehearsal was to fail")]
     if not facts.others:
-        return _take_a_note(facts) if is_briefing(message) else [_noted(message)]
+        return _closing(_take_a_note(facts), read_spec()) if is_briefing(message) else [_noted(message)]
     missing = [member.role for member in facts.others if member.role not in facts.reported]
     if not missing and (is_briefing(message) or is_report(message)):
-        return _bring_together(facts)
+        return _closing(_bring_together(facts), read_spec())
     if is_briefing(message):
         developer = facts.member("developer")
         start = f"Rehearsal hand-over from {facts.role}: please start. The spec is {facts.spec}."
@@ -368,6 +385,12 @@ def _bring_together(facts: Facts) -> list[Step]:
     merges = [Merge(member.branch, member) for member in facts.others]
     report = Report(f"Rehearsal complete: everything is on {facts.branch} at {{commit}}; check: {{check}}.")
     return [_look(facts), *merges, Check(needed=False), report]
+
+
+def _closing(steps: list[Step], spec: str) -> list[Step]:
+    """The same steps, with what a report needs by this spec right before it, which is the last."""
+    reason = "Rehearsal: nobody has looked; what was written is a placeholder"
+    return [*steps[:-1], CloseCriteria(reason), steps[-1]] if _CRITERIA.search(spec) else steps
 
 
 def _look(facts: Facts) -> Look:

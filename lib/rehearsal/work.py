@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -59,6 +60,8 @@ class Hands:
                 said = self._filled(text)
                 self._door("send-claude-message.sh", target, said)
                 return f"Told {target}: {said}"
+            case play.CloseCriteria(reason):
+                return self._close_criteria(reason)
             case play.GiveUp(text):
                 return self._give_up(text)
             case play.Report(text):
@@ -69,6 +72,16 @@ class Hands:
     def _give_up(self, reason: str) -> str:
         self._door("report-completion.sh", self._role, "--failed", reason)
         return f"{play.REPORTED}: failed: {reason}"
+
+    def _close_criteria(self, reason: str) -> str:
+        code, said = self._run(["claude_control.py", "criteria", "--json", "--quiet"])
+        if code != 0:
+            raise StepFailed(f"claude_control.py criteria failed with exit code {code}: {_last_line(said)}")
+        found = [one for one in json.loads(said)["criteria"] if not one["check"] and not one["closed"]]
+        names = [str(one["id"]) for one in found]
+        if names:
+            self._door("claude_control.py", "criteria", "close", *names, "--reason", reason)
+        return f"Closed by hand: {', '.join(names) or 'nothing'}"
 
     def _look(self, worktree: str | None, branch: str) -> str:
         if worktree and Path(worktree).resolve() != self._cwd.resolve():

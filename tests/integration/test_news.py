@@ -271,7 +271,7 @@ class TestLooking:
         still_team.commit("tester")
         found = news.Looking(still_team.db)(still_team.agent("developer"), None)
         assert found.text == "1 commit by tester"
-        assert set(json.loads(found.seen)) == {"heads", "message", "report", "event"}
+        assert set(json.loads(found.seen)) == {"heads", "message", "report", "event", "check"}
 
 
 class TestTheDaemon:

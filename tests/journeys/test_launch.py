@@ -66,3 +66,9 @@ class TestFullOrchestration:
         project = Path(found["project"])
         branch = found["agents"][0]["branch"]
         assert git(project, "ls-tree", "-r", "--name-only", branch).count("rehearsal/0") == 3
+        # Its criteria: two closed by hand before the report, and one by the check that decided on it.
+        counts = found["criteria"]
+        assert (counts["total"], counts["hold"], counts["by_hand"]) == (3, 3, 2)
+        shown = bench.ok("claude_control.py", "criteria", found["id"], "--json").json["criteria"]
+        assert [one["state"] for one in shown] == ["closed by hand", "closed by hand", "holds"]
+        assert shown[2]["last_check"]["exit_code"] == 0

@@ -37,6 +37,13 @@ TEN = team(*list(ROLES)[:10])
 VALUES: dict[str, object] = {
     "title": '"Authentication for the e-commerce platform"',
     "plan": None,
+    "failing": (
+        (
+            SimpleNamespace(id="C1", text="Login works", command="pytest -q"),
+            SimpleNamespace(exit_code=1, output="1 failed"),
+        ),
+    ),
+    "open": (SimpleNamespace(id="C2", text="It looks good"),),
     "criteria": (("C1", '"Login works"', '"pytest -q"'),),
     "more_criteria": 0,
     "mates": ("tester", "testrunner"),

@@ -179,6 +179,22 @@ def test_the_orchestrator_starts_the_developer_and_completes_after_the_last_repo
     assert kinds(last) == ["Look", "Merge", "Merge", "Merge", "Merge", "Check", "Report"]
 
 
+WITH_CRITERIA = SPEC + "\n## Success criteria\n- It is fun\n"
+
+
+@pytest.mark.parametrize("roles", [ROLES, ("orchestrator",)])
+def test_the_orchestrator_closes_criteria_right_before_its_report(roles: tuple[str, ...]) -> None:
+    heard = [briefing("orchestrator", roles), *(completion(role) for role in roles[1:])]
+    assert kinds(acts("orchestrator", *heard, spec=WITH_CRITERIA))[-2:] == ["CloseCriteria", "Report"]
+    assert "CloseCriteria" not in kinds(acts("orchestrator", *heard))
+
+
+def test_a_report_that_the_checks_refuse_is_given_up() -> None:
+    refusal = Incoming("9", "criteria", "The work is not done yet: not every criterion holds at abc.")
+    assert kinds(acts("orchestrator", briefing("orchestrator"), refusal)) == ["GiveUp"]
+    assert kinds(acts("developer", briefing("developer"), refusal)) == ["Say"]
+
+
 def test_reports_that_came_before_the_briefing_are_not_forgotten() -> None:
     reports = [completion(role) for role in ROLES[1:]]
     assert kinds(acts("orchestrator", *reports, briefing("orchestrator")))[-1] == "Report"

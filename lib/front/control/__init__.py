@@ -19,6 +19,31 @@ def main() -> None:
 
 
 # The verbs register themselves with `main`.
-from lib.front.control import budget, commits, costs, hub, insights, mail, monitor, progress, report, team  # noqa: E402
+from lib.front.control import (  # noqa: E402
+    budget,
+    commits,
+    costs,
+    criteria,
+    hub,
+    insights,
+    mail,
+    monitor,
+    progress,
+    report,
+    team,
+)
 
-__all__ = ["budget", "commits", "costs", "hub", "insights", "mail", "main", "monitor", "progress", "report", "team"]
+__all__ = [
+    "budget",
+    "commits",
+    "costs",
+    "criteria",
+    "hub",
+    "insights",
+    "mail",
+    "main",
+    "monitor",
+    "progress",
+    "report",
+    "team",
+]

@@ -74,6 +74,7 @@ def complete(
             "commit": made.commit,
             "check": vars(made.check) if made.check else None,
             "told": [agents.get(desk.db, notice.agent_id).role for notice in made.notices],
+            "waits_for": list(made.waits_for),
             "new": made.is_new,
         },
     )
@@ -104,7 +105,12 @@ def report(
         check=check,
         check_seconds=check_seconds,
     )
-    host.wake(desk.home)  # the merge hub has something to do
+    host.wake(desk.home)  # the merge hub or the errand of the criteria has something to do
+    if made.waits_for:
+        ensure_scheduler(output, desk)  # somebody has to check, and to tell of it
+        names, are = ", ".join(made.waits_for), "is" if len(made.waits_for) == 1 else "are"
+        recorded = "recorded" if made.is_new else "recorded before"
+        return made, f"{recorded}: {names} {are} checked at {made.commit[:12]}; you hear of it"
     said = [f"{'recorded' if made.is_new else 'recorded before'}: {agent.role} is done with commit {made.commit[:12]}"]
     if made.check:
         said.append(f"the check `{made.check.command}` succeeded")

@@ -1,4 +1,4 @@
-"""The verbs merge and merge-run: what agents' branches hold is offered to the merge hub, or only looked at."""
+"""The verbs merge, merge-run and criteria-run: what is committed is offered to the merge hub, or only looked at."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from lib import agents, daemon, host, orchestrations, store
+from lib import agents, criteria, daemon, host, orchestrations, store
 from lib.errors import NotFound, OrchestratorError
 from lib.front import cli
 from lib.front.cli import Output
 from lib.front.syncing import main
 from lib.front.syncing.desk import Desk, desk, team
 from lib.git import merges, removals
-from lib.merging import candidates, hub, integrations
+from lib.merging import candidates, hub, integrations, judging
 from lib.models import LIVE, OFFERED, WENT_BACK, Agent, Candidate, CandidateStatus, Orchestration, OrchestrationStatus
 
 
@@ -192,3 +192,15 @@ def merge_run(output: Output, orchestration: str) -> None:
     said = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
     delivery = state.delivery if state else "not_yet"
     output.answer(f"{found.session}: {said}; delivery: {delivery.replace('_', ' ')}", counts | {"delivery": delivery})
+
+
+@cli.verb(main, "criteria-run", examples="sync_coordinator.py criteria-run a1b2c3")
+@click.argument("orchestration", metavar="ID")
+@cli.pass_output
+def criteria_run(output: Output, orchestration: str) -> None:
+    """Check what criteria of a team are to be checked, as the scheduler does."""
+    here = desk()
+    judging.run(here.home, orchestrations.get(here.db, orchestration).id)
+    found = orchestrations.get(here.db, orchestration)
+    counts = criteria.counts(here.db, found.id)
+    output.answer(f"{found.session}: {counts}", vars(counts))
