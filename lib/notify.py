@@ -109,7 +109,7 @@ def _side_by_side(calls: Sequence[Callable[[], str | None]], limit_seconds: floa
         left.discard(number)
         yield number, said
     for number in sorted(left):
-        yield number, f"no answer within {limit_seconds:g} s"
+        yield number, _no_answer(limit_seconds)
 
 
 # -- Apprise --
@@ -231,10 +231,16 @@ def _ping(url: str, limit_seconds: float) -> str | None:
             return None
     except urllib.error.HTTPError as error:
         return f"it answered {error.code}"
+    except TimeoutError:
+        return _no_answer(limit_seconds)
     except urllib.error.URLError as error:
-        return _in_words(error.reason, url)
+        return _no_answer(limit_seconds) if isinstance(error.reason, TimeoutError) else _in_words(error.reason, url)
     except (OSError, http.client.HTTPException, ValueError) as error:
         return _in_words(error, url)
+
+
+def _no_answer(limit_seconds: float) -> str:
+    return f"no answer within {limit_seconds:g} s"
 
 
 def _in_words(error: object, url: str) -> str:

@@ -258,7 +258,7 @@ class TestSpecsThatCannotBeWorked:
             (b"", ExitCode.FAILED, "the spec {spec} is empty"),
             (b" \n\t\n", ExitCode.FAILED, "the spec {spec} is empty"),
             (b"# Tool\n\0\1\2", ExitCode.FAILED, "the spec {spec} is a binary file"),
-            (b"# Caf\xe9\n", ExitCode.FAILED, "the spec {spec} is not UTF-8 text (byte 5)"),
+            (b"# Caf\xe9\n", ExitCode.FAILED, "the spec {spec} is not UTF-8 text (line 1, byte 5)"),
             (b"# Big\n" + b"x" * 3_000_000, ExitCode.FAILED, "the spec {spec} has more than 1,000,000 bytes"),
         ],
         ids=["missing", "a_folder", "empty", "blank", "binary", "not_utf_8", "too_big"],

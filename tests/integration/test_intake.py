@@ -199,7 +199,11 @@ BAD: list[tuple[Callable[[Path], object], ExitCode, str]] = [
     (lambda path: os.mkfifo(path), ExitCode.FAILED, "the spec {spec} is not a file"),
     (lambda path: path.write_bytes(b""), ExitCode.FAILED, "the spec {spec} is empty"),
     (lambda path: path.write_bytes(b"# A\n\0"), ExitCode.FAILED, "the spec {spec} is a binary file"),
-    (lambda path: path.write_bytes(b"\xff\xfe#"), ExitCode.FAILED, "the spec {spec} is not UTF-8 text (byte 0)"),
+    (
+        lambda path: path.write_bytes(b"\xff\xfe#"),
+        ExitCode.FAILED,
+        "the spec {spec} is not UTF-8 text (line 1, byte 0)",
+    ),
     (lambda path: path.write_bytes(b"x" * 10_000_000), ExitCode.FAILED, "the spec {spec} has more than 1,000,000"),
     (unreadable, ExitCode.FAILED, "the spec {spec} cannot be read: "),
 ]

@@ -192,7 +192,7 @@ class TestOneProject:
 
     def test_one_that_claude_code_has_to_be_told_to_trust_goes_on_with_the_same_command(self, bench: Bench) -> None:
         launch_of_claude(bench, GOOD_VERSION, LOGGED_IN)
-        configure(bench, "auto_start: false\nlaunch_timeout_seconds: 0.5\n")
+        configure(bench, "auto_start: false\nlaunch_timeout_seconds: 0.5\nanalysis: {timeout_seconds: 1}\n")
         (spec,) = write(bench.folder / "specs", "tool.md")
         words = (DOOR, "--new-project", "--spec", str(spec), "--roles", "orchestrator")
         done = bench.door(*words)

@@ -80,7 +80,7 @@ REFUSED = [
     (b" \n\t\n", "is empty"),
     ("\ufeff\n".encode(), "is empty"),
     # Not text.
-    (b"# Goal\n\xff\xfe", r"is not UTF-8 text \(byte 7\)"),
+    (b"# Goal\n\xff\xfe", r"is not UTF-8 text \(line 2, byte 7\)"),
     (b"# Goal\n\0", "is a binary file"),
     # Not a spec.
     (b"x" * (MAXIMUM_BYTES + 1), "more than 1,000,000 bytes"),
@@ -141,7 +141,7 @@ def test_every_text_is_a_spec_or_refused(text: str) -> None:
     try:
         spec = parse(text.encode("utf-8", "replace"), PATH)
     except OrchestratorError as error:
-        assert "empty" in error.sentence
+        assert "empty" in error.sentence or "front matter" in error.sentence
     else:
         assert spec.title
 
@@ -155,7 +155,7 @@ CRITERIA = [
     ("Success criteria:\n1. a", [("C1", "a", None, 2)]),
     ("## Acceptance Criteria ##\n- a [check: test [ -f x ]]", [("C1", "a", "test [ -f x ]", 2)]),
     ("# Definition of done\n- a\n  goes on\n  [check: make]", [("C1", "a goes on", "make", 2)]),
-    ("# Success criteria\n```\n# Goal\n```\n- a", [("C4", "a", None, 5)]),
+    ("# Success criteria\n```\n# Goal\n- no item\n```\n- a", [("C1", "a", None, 6)]),
     ("```\n# Success criteria\n- a\n```", []),
     ("~~~\nSUCCESS CRITERIA:\n```\n- a", []),
     ("# Goal\nNote: a [check:", []),
@@ -165,13 +165,102 @@ CRITERIA = [
 @pytest.mark.parametrize(("text", "read"), CRITERIA)
 def test_criteria(text: str, read: list[tuple[str, str, str | None, int]]) -> None:
     found = parse(text.encode(), PurePath("spec.md")).criteria
-    assert [(one.id, one.text, one.check, one.line) for one in found][-len(read) or None :] == read
+    assert [(one.id, one.text, one.check, one.line) for one in found] == read
 
 
 @pytest.mark.parametrize("check", ["[check: ]", "[check: make", "[check: a] [check: b]"])
 def test_a_wrong_check_is_refused_with_its_line(check: str) -> None:
     with pytest.raises(OrchestratorError, match=r"spec\.md, line 3: the check"):
         parse(f"# Done\n# Success criteria\n- a {check}".encode(), PurePath("spec.md"))
+
+
+#: A spec; what is read of it: title, criteria with their checks, deliverables.
+READ = [
+    ("Say hello.", "auth-system", [], []),
+    ("# Login\n\nPeople can log in.\n", "Login", [], []),
+    ("Login\n=====\n", "auth-system", [], []),
+    ("PROJECT: Login\n", "Login", [], []),
+    ("project: Login\n", "Login", [], []),
+    ("Project : Login\n", "Login", [], []),
+    ("# A heading\nPROJECT: Login\n", "Login", [], []),
+    ("# PROJECT\nLogin\n", "Login", [], []),
+    ("---\nproject: Login\n---\n", "Login", [], []),
+    ("---\nTitle: Login\n---\n# Another\n", "Login", [], []),
+    ("---\ntitle: A\nproject: B\n---\n", "B", [], []),
+    ("---\nauthor: nobody\n---\n# Login\n", "Login", [], []),
+    ("---\ntitle: Login\n", "auth-system", [], []),
+    ("---\nsome prose\n---\n# Login\n", "Login", [], []),
+    ("\n---\ntitle: A\n---\n# Login\n", "Login", [], []),
+    ("# Login\n---\ntitle: A\n---\n", "Login", [], []),
+    ("# L\nDELIVERABLES:\n- a page\n- a form\n", "L", [], ["a page", "a form"]),
+    ("# L\nDeliverables: a page\n", "L", [], ["a page"]),
+    ("# L\nA sentence with\nDeliverables: a page\n", "L", [], []),
+    ("# L\n\nDeliverables: a page\n", "L", [], ["a page"]),
+    ("# L\n## Deliverables\n1. a page\n2) a form\n", "L", [], ["a page", "a form"]),
+    ("# L\n## DELIVERABLES:\na page\na form\n", "L", [], ["a page", "a form"]),
+    ("# L\nDELIVERABLES:\n- a page\n  with a form\n", "L", [], ["a page with a form"]),
+    ("# L\nDELIVERABLES:\n- a page\n\n- a form\n", "L", [], ["a page", "a form"]),
+    ("# L\nDELIVERABLES:\n```\n- code\n```\n- a page\n", "L", [], ["a page"]),
+    ("---\ndeliverables: [a page, a form]\n---\n# L\n", "L", [], ["a page", "a form"]),
+    ("---\ndeliverables:\n- a page\n---\n# L\n# Deliverables\n- a form\n", "L", [], ["a page", "a form"]),
+    ("# L\nSUCCESS CRITERIA:\n- it works\n", "L", [("it works", None)], []),
+    ("# L\nACCEPTANCE CRITERIA:\n- it works\n", "L", [("it works", None)], []),
+    ("# L\nDefinition of done:\n- it works\n", "L", [("it works", None)], []),
+    ("# L\nsuccess criteria:\n- a [check: make]\n", "L", [("a", "make")], []),
+    (
+        "# L\n# Success Criteria\n- a [check: pytest tests/x -q]\n- b\n",
+        "L",
+        [("a", "pytest tests/x -q"), ("b", None)],
+        [],
+    ),
+    ("# L\n# Success Criteria\n- a [check: sh -c '[ -f x ]']\n", "L", [("a", "sh -c '[ -f x ]'")], []),
+    ("# L\n# Success Criteria\n- a [1] of [2]\n", "L", [("a [1] of [2]", None)], []),
+    ("# L\n# Success Criteria\n\n~~~sh\nmake check\n~~~\n- a\n", "L", [("a", None)], []),
+    ("---\nsuccess criteria:\n- 'a [check: make]'\n---\n# L\n", "L", [("a", "make")], []),
+    ("---\nsuccess criteria: |\n  a\n  b\n---\n# L\n", "L", [("a b", None)], []),
+    ("# L\n# Success criteria\n- a\n# Goal\n- no criterion\n", "L", [("a", None)], []),
+    (
+        "# L\n# Success criteria\n- a\n- the page names its\nGoal: a word in a sentence\n",
+        "L",
+        [("a", None), ("the page names its", None), ("Goal: a word in a sentence", None)],
+        [],
+    ),
+    ("# L\n# Success criteria\n- a\nSecurity:\n- no criterion\n", "L", [("a", None)], []),
+    ("# L\n# Success criteria\n- a\nSECURITY: none\n- no criterion\n", "L", [("a", None)], []),
+    ("# L\n# Success criteria\n- a\n\n# Definition of done\n- b\n", "L", [("a", None), ("b", None)], []),
+    ("Goal: a\nConstraints:\n- b\nDeliverables:\n- c\nSuccess criteria:\n- d\n", "auth-system", [("d", None)], ["c"]),
+    ("# L\r\n## Deliverables\r\n- a page\r\n", "L", [], ["a page"]),
+    ("\N{ZERO WIDTH NO-BREAK SPACE}# L\nDELIVERABLES:\n- a page\n", "L", [], ["a page"]),
+]
+
+
+@pytest.mark.parametrize(("text", "title", "criteria", "deliverables"), READ)
+def test_a_spec_is_read(text: str, title: str, criteria: list[tuple[str, str | None]], deliverables: list[str]) -> None:
+    spec = parse(text.encode(), PATH)
+    assert spec.title == title
+    assert [(one.text, one.check) for one in spec.criteria] == criteria
+    assert [one.id for one in spec.criteria] == [f"C{number}" for number in range(1, len(criteria) + 1)]
+    assert [one.text for one in spec.deliverables] == deliverables
+
+
+WRONG = [
+    (b"# L\n# Success criteria\n- a [check: make\n", "line 3: the check is not closed"),
+    (b"# L\n\n# Success criteria\n- a\n  [check: ]\n", "line 4: the check is empty"),
+    (b"---\nsuccess criteria: ['a [check: b] [check: c]']\n---\n", "line 2: the check is not the only one"),
+    (b"---\ntitle: [a\n---\n# L\n", "line 2: the front matter cannot be read"),
+    (b"---\ntitle: L\ndeliverables:\n- {a: b}\n---\n", "line 4: deliverables in the front matter must be text"),
+    (b"---\na: " + b"[" * 15_000 + b"\n---\n", "the front matter cannot be read"),
+    (b"---\na: " + b"x" * 30_000 + b"\n---\n", "line 1: the front matter has more than 20,000 characters"),
+    (b"# L\n\n\xff\n", "not UTF-8 text (line 3, byte 5)"),
+    (b"# L\n\0\n", "a binary file (line 2 holds a null character)"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), WRONG)
+def test_what_is_wrong_is_told_with_its_line(content: bytes, words: str) -> None:
+    with pytest.raises(OrchestratorError) as caught:
+        parse(content, PATH)
+    assert words in caught.value.sentence
 
 
 def test_a_known_key_counts_in_any_case_and_others_are_prose() -> None:
