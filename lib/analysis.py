@@ -27,7 +27,6 @@ _FILES_BYTES = 8_000
 _README_BYTES = 6_000
 _READMES = ("README.md", "README.rst", "README.txt", "README", "readme.md")
 
-
 #: The user's own command that makes Claude Code know a project.
 _PRIMER = "context-prime"
 

@@ -143,9 +143,6 @@ def team(
         return tuple(rules)
     picked = wanted[: cap - 1]
     # Nobody else of a team writes the code.
-    if _DEVELOPER in kind_roles and _DEVELOPER not in picked:
-        picked = [_DEVELOPER, *picked[: cap - 2]]
+    if teams.DEVELOPER in kind_roles and teams.DEVELOPER not in picked:
+        picked = [teams.DEVELOPER, *picked[: cap - 2]]
     return (teams.ORCHESTRATOR, *picked)
-
-
-_DEVELOPER = "developer"
