@@ -1,0 +1,1 @@
+"""The web dashboard: what monitoring_dashboard.py serves."""
