@@ -17,11 +17,11 @@ fmt: ## format, and mend what ruff can mend
 	@$(PYTHON) -m ruff format .
 	@$(PYTHON) -m ruff check --fix .
 
-bench: ## measure the paths that are used all day
-	./benchmarks/run.py
+bench: ## measure everything beside the alternatives, and publish the tables
+	./benchmarks/run.py --publish
 
 lock: ## remake requirements.lock with the newest versions that fit
 	@{ sed '/^#/!d' requirements.lock; \
-	   uv pip compile --quiet --universal --python-version 3.11 --extra api --extra mcp --extra dev --generate-hashes \
+	   uv pip compile --quiet --universal --python-version 3.11 --extra api --extra fleet --extra mcp --extra web --extra dev --generate-hashes \
 	      --no-header --no-annotate pyproject.toml; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,30 +11,26 @@ from pathlib import Path
 from benchmarks.figures import Figure
 from benchmarks.idle import fill
 from benchmarks.machine import Machine, rehearsal, wait_for
-from benchmarks.teams import FIVE, THREE, Counts
-from lib import agents, config, daemon, errands, host, store
-from lib.config import ROOT
+from benchmarks.teams import FIVE, HOLDS, THREE, Counts
+from lib import agents, config, daemon, errands, host, service, store
 from lib.errands import Errands
 from lib.models import AgentState, MessageKind
 from lib.queue import entries
 from lib.tmux import Tmux
 
-#: A team that waits for its messages, and has nothing of its own to do.
-HOLDS = "# A spec that takes its time\n\nrehearse: hold\n"
-PROCESSES = 10
-ENTRIES_EACH = 40
 FINISHED = 1000
 
 
 def queue(counts: Counts) -> list[Figure]:
-    """From an entry to a briefed team, and the store under many hands."""
+    """From an entry to a briefed team, and a beat and the list beside a long history."""
     waits = []
     for _ in range(counts.launches):
         with rehearsal() as machine:
             waits.append(_from_entry_to_team(machine))
     return [
-        Figure("queued spec: from its entry until its team of 5 is briefed", "s", tuple(waits), target=10.0),
-        *_claims(),
+        Figure(
+            "queued spec: from its entry until its team of 5 is briefed", "s", tuple(waits), target=10.0, headline=True
+        ),
         *_beats(counts),
     ]
 
@@ -44,7 +38,7 @@ def queue(counts: Counts) -> list[Figure]:
 def _from_entry_to_team(machine: Machine) -> float:
     project = machine.project()
     machine.door("scheduler.py", "--queue-resume")
-    wait_for(lambda: daemon.running(machine.home), "the scheduler")
+    wait_for(lambda: service.running(machine.home), "the scheduler")
     options = {"roles": FIVE.split(","), "agent": "rehearsal"}
     began = time.time()
     entries.add(machine.db(), [entries.NewEntry(project / "spec.md", HOLDS, project, options)], now=host.now_ms())
@@ -56,48 +50,6 @@ def _from_entry_to_team(machine: Machine) -> float:
 def _briefed(machine: Machine) -> list[int]:
     rows = machine.db().execute("SELECT acknowledged_at FROM messages WHERE kind = 'briefing'").fetchall()
     return [row[0] for row in rows if row[0] is not None]
-
-
-CLAIMS = """
-import sys, time
-from pathlib import Path
-from lib import store
-from lib.queue import entries
-db = store.connect(Path(sys.argv[1]))
-number = int(sys.argv[2])
-sys.stdin.read(1)
-for each in range(int(sys.argv[3])):
-    name = Path(f"/projects/{number}-{each}")
-    entries.add(db, [entries.NewEntry(name / "spec.md", "x", name)], now=each)
-    while entries.claim(db, now=each, max_concurrent=1_000_000):
-        pass
-"""
-
-
-def _claims() -> list[Figure]:
-    with rehearsal() as machine:
-        machine.db().close()
-        words = [sys.executable, "-c", CLAIMS, str(machine.home)]
-        started = [
-            subprocess.Popen(
-                [*words, str(number), str(ENTRIES_EACH)], cwd=ROOT, env=machine.environment, stdin=subprocess.PIPE
-            )
-            for number in range(PROCESSES)
-        ]
-        time.sleep(1)  # all have come to their reading
-        began = time.perf_counter()
-        for process in started:
-            assert process.stdin
-            process.stdin.write(b"!")
-            process.stdin.flush()
-        codes = [process.wait() for process in started]
-        took = time.perf_counter() - began
-        db = machine.db()
-        claimed = db.execute("SELECT count(*) FROM attempts").fetchone()[0]
-        added = db.execute("SELECT count(*) FROM queue_entries").fetchone()[0]
-    note = f"{added} added, {claimed} claimed, {sum(code != 0 for code in codes)} processes failed"
-    each = took / claimed * 1000
-    return [Figure(f"{PROCESSES} processes that add and claim at once: one entry", "ms", (each,), note=note)]
 
 
 def _beats(counts: Counts) -> list[Figure]:
@@ -140,8 +92,16 @@ def recovery(counts: Counts) -> list[Figure]:
             roles = tuple(THREE.split(","))
             gone.append(_until_back(machine, lambda m: m.tmux.run("kill-server"), roles))
     return [
-        Figure("agent killed with -9: until it is back and has heard so", "s", tuple(killed), target=10.0),
-        Figure("tmux server killed: until a team of 3 is back and has heard so", "s", tuple(gone), target=15.0),
+        Figure(
+            "agent killed with -9: until it is back and has heard so", "s", tuple(killed), target=10.0, headline=True
+        ),
+        Figure(
+            "tmux server killed: until a team of 3 is back and has heard so",
+            "s",
+            tuple(gone),
+            target=15.0,
+            headline=True,
+        ),
     ]
 
 

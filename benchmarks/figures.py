@@ -1,4 +1,4 @@
-"""What was measured: values with their unit and target, and the table that shows them."""
+"""What was measured: values with their unit and target, and the same job done by others in the same run."""
 
 from __future__ import annotations
 
@@ -6,64 +6,73 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_DIGITS = {"s": 2, "ms": 0, "%": 2, "MB": 0, "x": 2}
+from benchmarks.results import Other, Row, Unit
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Somebody else's way to do the same job. Without values it has not done it once; `note` may say why."""
+
+    name: str
+    values: tuple[float, ...]
+    note: str = ""
+
+    def beside(self, ours: Sequence[float]) -> Other:
+        """As it is kept, with how many times its value fits into ours."""
+        middle, slowest = (median(self.values), p99(self.values)) if self.values else (None, None)
+        return Other(self.name, middle, slowest, len(self.values), ratio(ours, self.values), self.note)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One row: every single value is kept. `target` is the most that the median may be, if there is one."""
+    """One figure. `target` is the most that the median may be, if there is one.
+
+    `condition` puts figures that differ in what was measured into one line of a table. A `headline` stands in
+    README as well, so its name has to say everything.
+    """
 
     name: str
-    unit: str
+    unit: Unit
     values: tuple[float, ...]
     target: float | None = None
     note: str = ""
+    alternatives: tuple[Alternative, ...] = ()
+    condition: str = ""
+    headline: bool = False
 
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values)
-
-    @property
-    def p99(self) -> float:
-        if len(self.values) < 2:
-            return self.values[0]
-        return statistics.quantiles(self.values, n=100, method="inclusive")[98]
-
-    @property
-    def is_met(self) -> bool | None:
-        return None if self.target is None else self.median <= self.target
-
-    def as_data(self) -> dict[str, object]:
-        """The row for --json and latest.json."""
-        return {
-            "name": self.name,
-            "unit": self.unit,
-            "median": self.median,
-            "p99": self.p99,
-            "runs": len(self.values),
-            "target": self.target,
-            "met": self.is_met,
-            "note": self.note,
-            "values": list(self.values),
-        }
+    def row(self) -> Row:
+        """As it is kept."""
+        return Row(
+            name=self.name,
+            unit=self.unit,
+            median=median(self.values) if self.values else None,
+            p99=p99(self.values) if self.values else None,
+            runs=len(self.values),
+            target=self.target,
+            note=self.note,
+            condition=self.condition,
+            headline=self.headline,
+            others=tuple(other.beside(self.values) for other in self.alternatives),
+        )
 
 
-def ratio(name: str, of: Sequence[float], to: Sequence[float], *, note: str = "") -> Figure:
-    """How many times `to` fits into `of`, pair by pair: a busy machine slows both, so this moves less than either."""
-    return Figure(name, "x", tuple(one / other for one, other in zip(of, to, strict=True)), note=note)
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
 
 
-def as_markdown(figures: Sequence[Figure]) -> str:
-    """The table of README and RESULTS.md."""
-    lines = ["| Figure | Median | p99 | Runs | Target | |", "|---|--:|--:|--:|--:|---|"]
-    for figure in figures:
-        met = {None: "", True: "met", False: "missed"}[figure.is_met]
-        target = "" if figure.target is None else f"{figure.target:g} {figure.unit}"
-        remark = "; ".join(filter(None, (met, figure.note)))
-        cells = (figure.name, _shown(figure, figure.median), _shown(figure, figure.p99))
-        lines.append(f"| {' | '.join(cells)} | {len(figure.values)} | {target} | {remark} |")
-    return "\n".join(lines)
+def p99(values: Sequence[float]) -> float:
+    if len(values) < 2:
+        return values[0]
+    return statistics.quantiles(values, n=100, method="inclusive")[98]
 
 
-def _shown(figure: Figure, value: float) -> str:
-    return f"{value:.{_DIGITS[figure.unit]}f} {figure.unit}"
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+    """How many times theirs fits into ours; None when there is nothing to compare.
+
+    Measured in turns, pair by pair: a busy machine slows both, so that this moves less than either.
+    """
+    if not ours or not theirs or 0 in theirs:
+        return median(ours) / median(theirs) if ours and theirs and median(theirs) else None
+    if len(ours) == len(theirs):
+        return median([one / other for one, other in zip(ours, theirs, strict=True)])
+    return median(ours) / median(theirs)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import queue
 import socket
 import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.figures import Figure, ratio
-from benchmarks.machine import Machine, rehearsal, wait_for
-from benchmarks.teams import THREE, Counts
+from benchmarks.figures import Alternative, Figure
+from benchmarks.machine import rehearsal, wait_for
+from benchmarks.teams import Counts
 from lib.git import guards, snapshots
 from lib.host import now_ms
 
@@ -24,46 +22,49 @@ FILES = 20_000
 CHANGED = 10
 #: What a remote at some distance costs a question and its answer.
 ROUND_TRIP_SECONDS = 0.05
-HOLDS = "# A spec that takes its time\n\nrehearse: hold\n"
 
 
 def hand_over(counts: Counts) -> list[Figure]:
-    """Local-first against a remote on a big repository, the snapshot of one, and the way to the tester's window."""
-    with tempfile.TemporaryDirectory(prefix="orchestrator-benchmark-") as folder:
-        place = Path(folder)
+    """One commit taken over on a big repository: by `git merge` between two worktrees of it, as teams do it, and by
+    push, fetch and merge between clones, with a bare repository on the same disk and with a remote at some
+    distance. Then the snapshot of a worktree of that size.
+    """
+    with rehearsal() as machine:
+        place = machine.folder
         project = _repository(place / "project")
-        local, remote = [], []
+        took: dict[str, list[float]] = {}
         with _remote(place, project) as far:
-            team = _Team(place, project, far)
+            git(place, "clone", "-q", "--bare", str(project), str(place / "disk.git"))
+            near = _worktrees(place, project)
+            pairs = {"disk": _clones(place, "disk", str(place / "disk.git")), "far": _clones(place, "far", far)}
             for number in range(counts.launches):
-                local.append(team.by_the_repository(number) * 1000)
-                remote.append(team.by_the_remote(number) * 1000)
+                took.setdefault("near", []).append(_by_the_repository(near, number) * 1000)
+                for name, pair in pairs.items():
+                    took.setdefault(name, []).append(_by_a_remote(pair, number) * 1000)
         taken = [_snapshot(project, number) * 1000 for number in range(counts.launches)]
     situation = f"{FILES:,} files"
+    others = (
+        Alternative("push, fetch, merge by a bare repository on disk", tuple(took["disk"])),
+        Alternative(f"the same by a remote with {ROUND_TRIP_SECONDS * 1000:.0f} ms of round trip", tuple(took["far"])),
+    )
+    name = f"a commit taken over in one repository of {situation}: `git merge`"
     return [
-        Figure(f"hand-over of a commit in one repository of {situation}: git merge", "ms", tuple(local)),
-        Figure(
-            f"the same by a remote with {ROUND_TRIP_SECONDS * 1000:.0f} ms of round trip: push, fetch, merge",
-            "ms",
-            tuple(remote),
-        ),
-        ratio("hand-over by the remote, in hand-overs in one repository", remote, local),
-        Figure(f"snapshot of {situation}, {CHANGED} changed", "ms", tuple(taken), target=300.0),
-        Figure("from a commit until the tester's window has acknowledged it", "s", tuple(_told(counts)), target=5.0),
+        Figure(name, "ms", tuple(took["near"]), alternatives=others, headline=True),
+        Figure(f"snapshot of {situation}, {CHANGED} changed", "ms", tuple(taken), target=300.0, headline=True),
     ]
 
 
 def guards_of_commits(counts: Counts) -> list[Figure]:
     """What the guards of an agent's worktree add to its commits: in turns, in a worktree with them and one without."""
-    with tempfile.TemporaryDirectory(prefix="orchestrator-benchmark-") as folder:
-        place = Path(folder)
+    with rehearsal() as machine:
+        place = machine.folder
         project = place / "project"
         project.mkdir()
-        _git(project, "init", "-q", "-b", "main")
-        _commit(project, 0)
+        git(project, "init", "-q", "-b", "main")
+        commit(project, "start")
         (place / "state" / "spool").mkdir(parents=True)
         for role in ("guarded", "free"):
-            _git(project, "worktree", "add", "-q", "-b", role, str(place / role))
+            git(project, "worktree", "add", "-q", "-b", role, str(place / role))
         rules = guards.Rules("a1b2c3", "developer", "guarded", "integration")
         guards.arm(place / "guarded", rules, home=place / "state", agent_id=1, epoch=1)
         took: dict[str, list[float]] = {"guarded": [], "free": []}
@@ -71,12 +72,11 @@ def guards_of_commits(counts: Counts) -> list[Figure]:
             for role, values in took.items():
                 (place / role / "work.txt").write_text(f"{number}\n")
                 began = time.perf_counter()
-                _git(place / role, "commit", "-q", "-a", "--allow-empty", "-m", f"Work {number}")
+                git(place / role, "commit", "-q", "-a", "--allow-empty", "-m", f"Work {number}")
                 values.append((time.perf_counter() - began) * 1000)
-    return [
-        Figure("a commit of an agent, with its guards", "ms", tuple(took["guarded"])),
-        ratio("the same, in commits without guards", took["guarded"], took["free"]),
-    ]
+    other = Alternative("the same without guards", tuple(took["free"]))
+    name = "a commit of an agent, with its guards"
+    return [Figure(name, "ms", tuple(took["guarded"]), alternatives=(other,), headline=True)]
 
 
 def _repository(folder: Path) -> Path:
@@ -84,51 +84,63 @@ def _repository(folder: Path) -> Path:
         path = folder / f"part-{number % 200}" / f"file-{number}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{number}\n" * 20)
-    _git(folder, "init", "-q", "-b", "main")
-    _git(folder, "add", "-A")
-    _git(folder, "commit", "-q", "-m", "Start")
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "Start")
     return folder
 
 
-def _git(folder: Path, *words: str) -> None:
+def git(folder: Path, *words: str) -> str:
+    """Run git in a folder without anybody's settings. Returns what it prints."""
     identity = ("-c", "user.name=Benchmark", "-c", "user.email=benchmark@localhost", "-c", "gc.auto=0")
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder.parent), "GIT_CONFIG_NOSYSTEM": "1"}
-    subprocess.run(["git", *identity, *words], cwd=folder, env=environment, check=True, capture_output=True)
+    done = subprocess.run(
+        ["git", *identity, *words], cwd=folder, env=environment, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
 
 
-class _Team:
-    """Developer and tester, twice: as worktrees of one repository, and as clones of a remote."""
-
-    def __init__(self, place: Path, project: Path, far: str) -> None:
-        self.near, self.far = [], []
-        for role in ("developer", "tester"):
-            _git(project, "worktree", "add", "-q", "-b", role, str(place / f"near-{role}"))
-            self.near.append(place / f"near-{role}")
-            _git(place, "clone", "-q", far, str(place / f"far-{role}"))
-            _git(place / f"far-{role}", "checkout", "-q", "-b", role)
-            self.far.append(place / f"far-{role}")
-
-    def by_the_repository(self, number: int) -> float:
-        developer, tester = self.near
-        _commit(developer, number)
-        began = time.perf_counter()
-        _git(tester, "merge", "-q", "developer")
-        return time.perf_counter() - began
-
-    def by_the_remote(self, number: int) -> float:
-        developer, tester = self.far
-        _commit(developer, number)
-        began = time.perf_counter()
-        _git(developer, "push", "-q", "origin", "developer")
-        _git(tester, "fetch", "-q", "origin")
-        _git(tester, "merge", "-q", "origin/developer")
-        return time.perf_counter() - began
+_Pair = tuple[Path, Path]
 
 
-def _commit(folder: Path, number: int) -> None:
-    (folder / f"work-{number}.txt").write_text(f"{number}\n")
-    _git(folder, "add", "-A")
-    _git(folder, "commit", "-q", "-m", f"Work {number}")
+def _worktrees(place: Path, project: Path) -> _Pair:
+    """Developer and tester in worktrees of one repository."""
+    for role in ("developer", "tester"):
+        git(project, "worktree", "add", "-q", "-b", role, str(place / f"near-{role}"))
+    return place / "near-developer", place / "near-tester"
+
+
+def _clones(place: Path, name: str, remote: str) -> _Pair:
+    """Developer and tester in clones of a remote."""
+    for role in ("developer", "tester"):
+        git(place, "clone", "-q", remote, str(place / f"{name}-{role}"))
+        git(place / f"{name}-{role}", "checkout", "-q", "-b", role)
+    return place / f"{name}-developer", place / f"{name}-tester"
+
+
+def _by_the_repository(pair: _Pair, number: int) -> float:
+    developer, tester = pair
+    commit(developer, f"work-{number}")
+    began = time.perf_counter()
+    git(tester, "merge", "-q", "developer")
+    return time.perf_counter() - began
+
+
+def _by_a_remote(pair: _Pair, number: int) -> float:
+    developer, tester = pair
+    commit(developer, f"work-{number}")
+    began = time.perf_counter()
+    git(developer, "push", "-q", "origin", "developer")
+    git(tester, "fetch", "-q", "origin")
+    git(tester, "merge", "-q", "origin/developer")
+    return time.perf_counter() - began
+
+
+def commit(folder: Path, name: str) -> None:
+    """Commit one new file in a checkout."""
+    (folder / f"{name}.txt").write_text(f"{name}\n")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", f"Add {name}")
 
 
 def _snapshot(project: Path, number: int) -> float:
@@ -139,39 +151,13 @@ def _snapshot(project: Path, number: int) -> float:
     return time.perf_counter() - began
 
 
-def _told(counts: Counts) -> Sequence[float]:
-    """From a commit in the developer's worktree, by hook and scheduler, to the tester's own acknowledgement."""
-    took = []
-    with rehearsal() as machine:
-        project = machine.project()
-        (project / "spec.md").write_text(HOLDS)
-        spec = str(project / "spec.md")
-        machine.door("auto_orchestrate.py", "--spec", spec, "--roles", THREE, "--agent", "rehearsal")
-        machine.wait_idle("tester")
-        worktree = machine.agent("developer").worktree
-        for number in range(counts.launches):
-            _commit(worktree, number)
-            began = time.time()
-            wait_for(functools.partial(_acknowledged, machine, began), "the tester to hear of it")
-            took.append((_acknowledged(machine, began) or began) - began)
-    return took
-
-
-def _acknowledged(machine: Machine, since: float) -> float | None:
-    told = "body LIKE 'developer has committed to %' AND queued_at >= ?"
-    row = (
-        machine.db().execute(f"SELECT max(acknowledged_at) FROM messages WHERE {told}", (int(since * 1000),)).fetchone()
-    )
-    return row[0] / 1000 if row[0] else None
-
-
 # -- a remote at a distance --
 
 
 @contextlib.contextmanager
 def _remote(place: Path, project: Path) -> Iterator[str]:
     """A bare clone behind `git daemon` and a line that delays. Yields its address."""
-    _git(place, "clone", "-q", "--bare", str(project), str(place / "remote.git"))
+    git(place, "clone", "-q", "--bare", str(project), str(place / "remote.git"))
     near, far = _free_port(), _free_port()
     words = ("--reuseaddr", "--export-all", "--enable=receive-pack", "--listen=127.0.0.1", f"--port={near}")
     daemon = subprocess.Popen(

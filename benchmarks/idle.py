@@ -15,7 +15,7 @@ import psutil
 from benchmarks.figures import Figure
 from benchmarks.machine import Machine, rehearsal, wait_for
 from benchmarks.teams import Counts
-from lib import agents, checkins, daemon, host, orchestrations, store
+from lib import agents, checkins, host, orchestrations, service, store
 from lib.config import ROOT
 from lib.models import GitMode, Orchestration, OrchestrationStatus, Program
 
@@ -91,11 +91,11 @@ def _agent(machine: Machine, number: int) -> agents.NewAgent:
 
 
 def _watch(machine: Machine, seconds: float, situation: str) -> list[Figure]:
-    # As daemon.start does: the door by its interpreter, without uv above it.
+    # As service.start does: the door by its interpreter, without uv above it.
     command = [sys.executable, str(ROOT / "scheduler.py"), "--queue-daemon", "--quiet"]
     with subprocess.Popen(command, env=machine.environment, cwd=machine.folder) as child:
         try:
-            wait_for(lambda: daemon.running(machine.home), "the scheduler")
+            wait_for(lambda: service.running(machine.home), "the scheduler")
             time.sleep(2)  # its start and first beat are not idleness
             process = psutil.Process(child.pid)
             before = process.cpu_times()
@@ -106,6 +106,13 @@ def _watch(machine: Machine, seconds: float, situation: str) -> list[Figure]:
             child.terminate()
     used = max(0.0, after.user + after.system - before.user - before.system) / seconds * 100
     return [
-        Figure(f"idle daemon, {situation}: share of one core", "%", (used,), target=0.5, note=f"over {seconds:.0f} s"),
-        Figure(f"idle daemon, {situation}: memory (RSS)", "MB", (memory,), target=60.0),
+        Figure(
+            f"idle daemon, {situation}: share of one core",
+            "%",
+            (used,),
+            target=0.5,
+            note=f"over {seconds:.0f} s",
+            headline=True,
+        ),
+        Figure(f"idle daemon, {situation}: memory (RSS)", "MB", (memory,), target=60.0, headline=True),
     ]

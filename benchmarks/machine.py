@@ -1,32 +1,26 @@
-"""An isolated machine to measure on: a HOME, a state home, a tmux server and an environment of its own."""
+"""A machine to measure on: the sandbox of `lib/front/sandbox.py`, with what benchmarks do there."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import shutil
-import signal
+import platform
 import sqlite3
 import subprocess
-import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from lib import agents, daemon, host, store
+from lib import agents, store
 from lib.config import ROOT
 from lib.errors import OrchestratorError
+from lib.front import sandbox
+from lib.front.sandbox import Sandbox
 from lib.models import Agent, AgentState
-from lib.tmux import Tmux
-
-#: All that is taken over: how programs are found, and how uv finds its warm cache. Nothing of an account.
-INHERITED = ("PATH", "UV_CACHE_DIR", "UV_PYTHON_INSTALL_DIR", "TMPDIR")
 
 #: A shape of key that Claude Code takes without asking; it is sent to the scripted server only.
 FAKE_KEY = "sk-ant-api03-not-a-real-key-0123456789-ABCDEFGHIJ"
@@ -42,18 +36,12 @@ DELIVERABLES:
 """
 
 
-@dataclass
-class Machine:
+#: What is measured is the way of a message, not the wait of a flood.
+_SETTINGS = "messages_per_minute: 100000\n"
+
+
+class Machine(Sandbox):
     """Doors run here as a person or an agent runs them: by their own first line."""
-
-    folder: Path
-    environment: dict[str, str]
-    tmux: Tmux
-
-    @property
-    def home(self) -> Path:
-        """The state home."""
-        return Path(self.environment["TMUX_ORCHESTRATOR_HOME"])
 
     def run(self, *command: str, stdin: bytes = b"") -> tuple[float, bytes]:
         """Run a command that has to succeed. Returns its seconds and what it printed."""
@@ -93,17 +81,6 @@ class Machine:
         """Wait until an agent is idle."""
         wait_for(lambda: agents.state_of(self.agent(role)) is AgentState.IDLE, f"{role} to be idle")
 
-    def end(self) -> None:
-        """End what the doors have started here, and nothing else."""
-        pids = [pane.pid for pane in self.tmux.panes()]
-        process = daemon.running(self.home) if self.home.exists() else None
-        if process and host.is_alive(process):
-            os.kill(process.pid, signal.SIGTERM)
-            wait_for(lambda: not host.is_alive(process), "the daemon to end")
-        if pids:
-            self.tmux.run("kill-server")
-        wait_for(lambda: not any(host.process(pid) for pid in pids), "the agents to end")
-
 
 def wait_for(look: Callable[[], object], what: str, *, seconds: float = 60.0) -> None:
     """Wait until `look` returns something true. Raises `OrchestratorError` after the limit."""
@@ -128,7 +105,7 @@ def claude_binary() -> Path | None:
 
 
 @contextlib.contextmanager
-def claude(binary: Path, model_url: str) -> Iterator[Machine]:
+def claude(binary: Path, model_url: str, *, settings: str = "") -> Iterator[Machine]:
     """A machine with the real Claude Code, onboarded, that talks to a model server on loopback only."""
     variables = {
         "ANTHROPIC_BASE_URL": model_url,
@@ -137,7 +114,7 @@ def claude(binary: Path, model_url: str) -> Iterator[Machine]:
         "DISABLE_AUTOUPDATER": "1",
         "IS_SANDBOX": "1",
     }
-    with _made(variables) as machine:
+    with _made(variables, settings) as machine:
         programs = machine.folder / "bin"
         programs.mkdir()
         (programs / "claude").symlink_to(binary)
@@ -155,34 +132,34 @@ def claude(binary: Path, model_url: str) -> Iterator[Machine]:
 
 
 @contextlib.contextmanager
-def _made(variables: dict[str, str]) -> Iterator[Machine]:
-    folder = Path(tempfile.mkdtemp(prefix="orchestrator-benchmark-")).resolve()
-    user_home = folder / "home"
-    settings = user_home / ".config" / "tmux-orchestrator" / "config.yaml"
-    settings.parent.mkdir(parents=True)
-    # What is measured is the way of a message, not the wait of a flood.
-    settings.write_text("messages_per_minute: 100000\n", encoding="utf-8")
-    socket = f"orchestrator-benchmark-{uuid.uuid4().hex[:12]}"
-    environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | {
-        "HOME": str(user_home),
-        "LANG": "C.UTF-8",
-        "TERM": "xterm-256color",
-        "TMUX_ORCHESTRATOR_HOME": str(folder / "state"),
-        "TMUX_ORCHESTRATOR_SOCKET": socket,
-        "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv")),
-        "UV_OFFLINE": "1",
-    }
-    machine = Machine(folder, environment | variables, Tmux(socket))
+def _made(variables: dict[str, str], settings: str = "") -> Iterator[Machine]:
+    everywhere = {"UV_OFFLINE": "1"} | variables
+    with sandbox.made("benchmark", settings=_SETTINGS + settings, variables=everywhere) as place:
+        yield Machine(place.folder, place.environment, place.tmux)
+
+
+# -- what it is --
+
+
+def described() -> str:
+    """The machine that this runs on, in words: cores, memory, system."""
     try:
-        yield machine
-    finally:
-        machine.end()
-        (Path(os.environ.get("TMUX_TMPDIR", "/tmp")) / f"tmux-{os.getuid()}" / socket).unlink(missing_ok=True)
-        # The last hooks outlive their agents, and would make their folder again.
-        wait_for(lambda: not _is_used(folder), "the last hooks to end")
-        shutil.rmtree(folder)
+        system = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:
+        system = f"{platform.system()} {platform.release()}"
+    return f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB of memory, {system}"
 
 
-def _is_used(folder: Path) -> bool:
-    processes = psutil.process_iter(["cmdline"])
-    return any(str(folder) in word for process in processes for word in process.info["cmdline"] or ())
+def versions() -> dict[str, str]:
+    """What everything is built on, by name."""
+    binary = claude_binary()
+    found = {"Python": platform.python_version(), "SQLite": sqlite3.sqlite_version}
+    found |= {name: _version(name, word) for name, word in (("tmux", "-V"), ("git", "--version"), ("uv", "--version"))}
+    return found | ({"Claude Code": _version(str(binary), "--version")} if binary else {})
+
+
+def _version(program: str, word: str) -> str:
+    """The number in what a program says of itself: "git version 2.39.5", "2.1.330 (Claude Code)"."""
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/nonexistent"}
+    said = subprocess.run([program, word], capture_output=True, text=True, check=False, env=environment).stdout
+    return next((part for part in said.split() if part[0].isdigit()), said.strip())

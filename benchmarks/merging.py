@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 
 from benchmarks.figures import Figure
-from benchmarks.hand_over import HOLDS
 from benchmarks.machine import Machine, rehearsal, wait_for
-from benchmarks.teams import THREE, Counts
+from benchmarks.teams import HOLDS, THREE, Counts
 from lib import host
 from lib.git import merges
 from lib.merging import candidates
@@ -32,7 +31,12 @@ def merging(counts: Counts) -> list[Figure]:
             commits = [_commit(machine, role, f"{role}-{number}") for role in roles]
             together.append(_until_merged(machine, commits))
     return [
-        Figure("merge hub: from an offer until the integration branch has moved, without a check", "s", tuple(alone)),
+        Figure(
+            "merge hub: from an offer until the integration branch has moved, without a check",
+            "s",
+            tuple(alone),
+            headline=True,
+        ),
         Figure("merge hub: the same for three roles that offer at once", "s", tuple(together)),
     ]
 

@@ -7,22 +7,24 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Alternative, Figure
 from benchmarks.machine import Machine, claude, claude_binary, rehearsal
 from benchmarks.teams import Counts, launch
-from lib import claude as claude_code
+from lib.claude import transcripts
 from lib.config import ROOT
 from lib.errors import NotFound, OrchestratorError
 from lib.judgement import framing
 from lib.models import Agent
-from tests.claude_code.model_server import ModelServer
+from lib.probing.model import ModelServer
 
 TEN = (
     "orchestrator,developer,tester,testrunner,project_manager,"
     "researcher,devops,code_reviewer,documentation_writer,logtracker"
 )
 SENDERS = 50
+_OURS = "`send`"
 #: How long a message may take before it counts as not delivered.
 _LOST_SECONDS = 3.0
 
@@ -41,29 +43,64 @@ def bodies(count: int) -> list[str]:
 
 
 def deliveries(counts: Counts) -> list[Figure]:
-    """Our `send`, and what most tools do, to an idle Claude Code. Raises `NotFound` without the pinned one."""
+    """Two hundred messages of many sizes to an idle Claude Code, and a fifth of them by what most tools do.
+
+    Each way has a machine of its own, one after the other; what one message leaves in a composer, the next one meets.
+    Of `send` the ledger knows when a message was typed and when it was acknowledged; its target of p99 is 1000 ms.
+    """
     binary = claude_binary()
     if binary is None:
         raise NotFound("the pinned Claude Code is missing", hint="./setup.sh --dev")
-    figures = []
     texts = bodies(counts.messages)
     few = texts[: counts.messages // 5]
+    found = {}
     for name, way, chosen in (
-        ("`send`", _by_send, texts),
-        ("send-keys and Enter at once", _by_keys_at_once, few),
-        ("send-keys, sleep 0.5, Enter", _by_keys_with_sleep, few),
+        (_OURS, _by_send, texts),
+        (f"send-keys and Enter at once, {len(few)} of them", _by_keys_at_once, few),
+        (f"send-keys, sleep 0.5, Enter, {len(few)} of them", _by_keys_with_sleep, few),
     ):
         with ExitStack() as stack:
             server = stack.enter_context(ModelServer(keep=5000))
             machine = stack.enter_context(claude(binary, server.url))
             launch(machine, "orchestrator", agent="claude")
-            figures += _measure(machine, name, way, chosen)
-    return figures
+            found[name] = _measure(machine, way, chosen)
+    return _figures(found, len(texts))
 
 
-def _measure(
-    machine: Machine, name: str, way: Callable[[Machine, Agent, str], None], texts: Sequence[str]
-) -> list[Figure]:
+@dataclass(frozen=True)
+class _Sent:
+    """What became of the messages of one way; milliseconds from its start."""
+
+    share_once: float
+    until_transcript: tuple[float, ...]
+    until_acknowledged: tuple[float, ...] = ()
+    until_typed: tuple[float, ...] = ()
+
+
+def _figures(found: dict[str, _Sent], count: int) -> list[Figure]:
+    ours = found[_OURS]
+    others = {name: sent for name, sent in found.items() if name != _OURS}
+    what = "messages of 20 B to 10 KB to an idle Claude Code"
+    return [
+        Figure(
+            f"{what}: exactly once, of {count}",
+            "%",
+            (ours.share_once,),
+            alternatives=tuple(Alternative(name, (sent.share_once,)) for name, sent in others.items()),
+            headline=True,
+        ),
+        Figure(
+            f"{what}: start to the agent's transcript",
+            "ms",
+            ours.until_transcript,
+            alternatives=tuple(Alternative(name, sent.until_transcript) for name, sent in others.items()),
+        ),
+        Figure(f"{what}: start to the acknowledgement", "ms", ours.until_acknowledged, target=350.0, headline=True),
+        Figure(f"{what}: ours of that, until it types", "ms", ours.until_typed, target=200.0, headline=True),
+    ]
+
+
+def _measure(machine: Machine, way: Callable[[Machine, Agent, str], None], texts: Sequence[str]) -> _Sent:
     agent = machine.agent("orchestrator")
     took = []
     starts = {}
@@ -72,28 +109,19 @@ def _measure(
         began = starts[text] = time.time()
         way(machine, agent, text)
         if (seconds := _arrived_after(agent, text, began)) is not None:
-            took.append(seconds)
-    prompts = [_plain(prompt) for prompt in _prompts(agent)]
+            took.append(1000 * seconds)
+    prompts = [plain(prompt) for prompt in _prompts(agent)]
     once = sum(1 for text in texts if prompts.count(text.rstrip()) == 1)
-    share = Figure(f"{name}: delivered exactly once, of {len(texts)}", "%", (100 * once / len(texts),))
-    milliseconds = tuple(1000 * seconds for seconds in took) or (1000 * _LOST_SECONDS,)
-    recorded = Figure(f"{name}: start to the agent's transcript, 20 B to 10 KB", "ms", milliseconds)
-    return [share, recorded, *(_ledger(machine, starts) if way is _by_send else ())]
+    acknowledged, typed = _ledger(machine, starts) if way is _by_send else ((), ())
+    return _Sent(100 * once / len(texts), tuple(took), acknowledged, typed)
 
 
-def _ledger(machine: Machine, starts: dict[str, float]) -> list[Figure]:
-    """What the ledger knows of our own messages: when they were typed, and when they were acknowledged."""
+def _ledger(machine: Machine, starts: dict[str, float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What the ledger knows of our own messages: when they were acknowledged, and when they were typed."""
     rows = machine.db().execute("SELECT * FROM messages WHERE kind = 'message' AND acknowledged_at IS NOT NULL")
-    ours, whole = [], []
-    for row in rows.fetchall():
-        began = 1000 * starts[row["body"]]
-        ours.append(row["pasted_at"] - began)
-        whole.append(row["acknowledged_at"] - began)
-    note = "the target of p99 is 1000 ms"
-    return [
-        Figure("`send`: start to the acknowledgement, 20 B to 10 KB", "ms", tuple(whole), target=350.0, note=note),
-        Figure("`send`: ours of that: start of the process, ledger, look, until it types", "ms", tuple(ours)),
-    ]
+    found = [(row, 1000 * starts[row["body"]]) for row in rows.fetchall()]
+    acknowledged = tuple(row["acknowledged_at"] - began for row, began in found)
+    return acknowledged, tuple(row["pasted_at"] - began for row, began in found)
 
 
 def _by_send(machine: Machine, agent: Agent, text: str) -> None:
@@ -119,18 +147,18 @@ def _arrived_after(agent: Agent, text: str, began: float) -> float | None:
     """Seconds until the agent's own transcript holds the text, by the time that stands there; None when it does not."""
     deadline = time.monotonic() + _LOST_SECONDS
     while time.monotonic() < deadline:
-        if text.rstrip() in (_plain(prompt) for prompt in _prompts(agent)[-3:]):
+        if text.rstrip() in (plain(prompt) for prompt in _prompts(agent)[-3:]):
             return time.time() - began
         time.sleep(0.01)
     return None
 
 
 def _prompts(agent: Agent) -> list[str]:
-    path = claude_code.transcript(agent.config_dir, agent.conversation_id)
-    return list(claude_code.prompts(path)) if path else []
+    path = transcripts.find(agent.config_dir, agent.conversation_id)
+    return list(transcripts.prompts(path)) if path else []
 
 
-def _plain(prompt: str) -> str:
+def plain(prompt: str) -> str:
     """The text of a prompt, without our frame and without the mark that Claude Code puts around a paste."""
     framed = framing.unframe(prompt)
     return (framed[1] if framed else framing.unwrap(prompt)).strip("\n").rstrip()
@@ -161,4 +189,8 @@ def crowd(counts: Counts) -> list[Figure]:
     lost = SENDERS - sum(1 for row in rows if row["status"] == "acknowledged")
     doubled = len(arrived) - len(set(arrived))
     note = f"{lost} lost, {doubled} doubled, {len(failed)} senders failed" + (f": {failed[0]}" if failed else "")
-    return [Figure(f"{SENDERS} senders to 10 agents at once: until the last has returned", "s", (took,), note=note)]
+    what = f"{SENDERS} senders to 10 agents at once"
+    return [
+        Figure(f"{what}: lost or doubled", "messages", (lost + doubled,), target=0.0, note=note, headline=True),
+        Figure(f"{what}: until the last has returned", "s", (took,)),
+    ]

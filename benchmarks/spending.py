@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import sqlite3
-import tempfile
 import time
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def _crowd(machine: Machine, counts: Counts) -> list[Figure]:
         gained.append(_look(db, now))
     about = f"{AGENTS} agents with {HELPERS} helpers each"
     return [
-        Figure(f"a look at the transcripts of {about}, nothing new", "ms", tuple(idle), target=50),
+        Figure(f"a look at the transcripts of {about}, nothing new", "ms", tuple(idle), target=50, headline=True),
         Figure(f"the same, each with one answer more ({AGENTS * FILLING_BYTES // 1000} KB)", "ms", tuple(gained)),
     ]
 
@@ -62,10 +61,10 @@ def _look(db: sqlite3.Connection, now: int) -> float:
 
 
 def _long(counts: Counts) -> list[Figure]:
-    """A file of a gigabyte, in a temporary folder that goes with the block."""
-    with tempfile.TemporaryDirectory(prefix="tmux-orchestrator-bench-") as folder, rehearsal() as machine:
+    """A file of a gigabyte, in the machine's folder."""
+    with rehearsal() as machine:
         db, now = machine.db(), host.now_ms()
-        (agent,) = _team(db, Path(folder), number=1)
+        (agent,) = _team(db, machine.folder / "long", number=1)
         path = _main(agent)
         path.parent.mkdir(parents=True)
         with path.open("wb") as file:

@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
-from benchmarks.figures import Figure, ratio
-from benchmarks.machine import Machine, claude, claude_binary, rehearsal, wait_for
-from lib.config import ROOT
+from benchmarks.figures import Alternative, Figure
+from benchmarks.machine import SPEC, Machine, claude, claude_binary, rehearsal, wait_for
 from lib.errors import NotFound
-from tests.claude_code.model_server import ModelServer
+from lib.probing.model import ModelServer
 
 Make = Callable[[], AbstractContextManager[Machine]]
 
 FIVE = "orchestrator,developer,tester,testrunner,project_manager"
 THREE = "orchestrator,developer,tester"
+#: A team that waits for its messages, and has nothing of its own to do.
+HOLDS = "# A spec that takes its time\n\nrehearse: hold\n"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Counts:
     launches: int = 5
     sends: int = 50
     messages: int = 200
+    ways: int = 10
     starts: int = 30
     completions: int = 10
     idle_seconds: float = 30.0
@@ -39,6 +41,7 @@ QUICK = Counts(
     launches=2,
     sends=10,
     messages=12,
+    ways=2,
     starts=8,
     completions=3,
     idle_seconds=8.0,
@@ -58,9 +61,10 @@ def real_claude() -> Iterator[Machine]:
         yield stack.enter_context(claude(binary, server.url))
 
 
-def launch(machine: Machine, roles: str, *, agent: str) -> tuple[float, float]:
+def launch(machine: Machine, roles: str, *, agent: str, spec: str = SPEC) -> tuple[float, float]:
     """Launch a team. Returns the seconds until the last acknowledged briefing, and until the command returned."""
     project = machine.project()
+    (project / "spec.md").write_text(spec, encoding="utf-8")
     began = time.time()
     took, _ = machine.door(
         "auto_orchestrate.py", "--spec", str(project / "spec.md"), "--roles", roles, "--agent", agent
@@ -81,7 +85,13 @@ def launch_rehearsal(counts: Counts) -> list[Figure]:
     """A team of five rehearsal agents."""
     found = _launches(rehearsal, FIVE, "rehearsal", counts.launches)
     return [
-        Figure("rehearsal team of 5: command to all briefed", "s", tuple(one[0] for one in found), target=5.0),
+        Figure(
+            "rehearsal team of 5: command to all briefed",
+            "s",
+            tuple(one[0] for one in found),
+            target=5.0,
+            headline=True,
+        ),
         Figure("the same team of 5, until the command returns", "s", tuple(one[1] for one in found)),
     ]
 
@@ -90,7 +100,13 @@ def launch_claude(counts: Counts) -> list[Figure]:
     """A team of three real Claude Codes on the scripted model."""
     found = _launches(real_claude, THREE, "claude", counts.launches)
     return [
-        Figure("Claude Code team of 3: command to all briefed", "s", tuple(one[0] for one in found), target=12.0),
+        Figure(
+            "Claude Code team of 3: command to all briefed",
+            "s",
+            tuple(one[0] for one in found),
+            target=12.0,
+            headline=True,
+        ),
         Figure("the same team of 3, until the command returns", "s", tuple(one[1] for one in found)),
     ]
 
@@ -136,11 +152,11 @@ def _sends(machine: Machine, whom: str, runs: int) -> list[Figure]:
         arrived.append((row["acknowledged_at"] / 1000 - began) * 1000)
         ours.append((row["pasted_at"] / 1000 - began) * 1000)
         whole.append(took * 1000)
+    other = (Alternative("`python -c pass`", tuple(seconds * 1000 for seconds in bare)),)
     return [
         Figure(f"`send` to {whom}: start to acknowledgement", "ms", tuple(arrived)),
-        Figure(f"`send` to {whom}: ours of that, until it types", "ms", tuple(ours), target=200.0),
+        Figure(f"`send` to {whom}: ours of that, until it types", "ms", tuple(ours), target=200.0, alternatives=other),
         Figure(f"`send` to {whom}: until it returns", "ms", tuple(whole)),
-        ratio(f"`send` to {whom}: until it types, in bare Python starts", ours, [seconds * 1000 for seconds in bare]),
     ]
 
 
@@ -157,47 +173,4 @@ def complete(counts: Counts) -> list[Figure]:
             machine.wait_idle("orchestrator")
             report = ("developer", f"Benchmark report {number}.", "--session", developer.session)
             took.append(machine.door("report-completion.sh", *report)[0] * 1000)
-    return [Figure("`complete`: report recorded and brought to an idle Claude Code", "ms", tuple(took))]
-
-
-def starts(counts: Counts) -> list[Figure]:
-    """The start of a door, warm, beside that of a bare Python: in turns, so that a busy moment hits both."""
-    door, shell = str(ROOT / "claude_control.py"), str(ROOT / "send-claude-message.sh")
-    commands = {
-        "bare": (sys.executable, "-c", "pass"),
-        "same": (sys.executable, door, "--help"),
-        "door": (door, "--help"),
-        "shell": (shell, "--help"),
-    }
-    took: dict[str, list[float]] = {name: [] for name in commands}
-    with rehearsal() as machine:
-        for name in commands:
-            machine.run(*commands[name])
-        for _ in range(counts.starts):
-            for name, command in commands.items():
-                took[name].append(machine.run(*command)[0] * 1000)
-    return [
-        Figure("`python -c pass`, the yardstick", "ms", tuple(took["bare"])),
-        Figure("`claude_control.py --help` by the environment's Python", "ms", tuple(took["same"])),
-        Figure("`claude_control.py --help` as a door, through uv", "ms", tuple(took["door"]), target=250.0),
-        Figure("`send-claude-message.sh --help`", "ms", tuple(took["shell"])),
-        ratio("door through uv, in bare Python starts", took["door"], took["bare"]),
-    ]
-
-
-def hook(counts: Counts) -> list[Figure]:
-    """What one event costs an agent: the very command of its settings file, through a shell as Claude Code runs it."""
-    took, bare = [], []
-    with rehearsal() as machine:
-        launch(machine, "orchestrator", agent="rehearsal")
-        settings = json.loads((machine.home / "agents" / "1" / "settings.json").read_text(encoding="utf-8"))
-        command = settings["hooks"]["Stop"][0]["hooks"][0]["command"]
-        said = {"hook_event_name": "Stop", "session_id": "benchmark", "last_assistant_message": "x" * 2000}
-        payload = json.dumps(said).encode()
-        for _ in range(counts.starts):
-            bare.append(machine.run("sh", "-c", f"exec {sys.executable} -I -S -c pass")[0] * 1000)
-            took.append(machine.run("sh", "-c", command, stdin=payload)[0] * 1000)
-    return [
-        Figure("one hook event", "ms", tuple(took), target=60.0),
-        ratio("one hook event, in starts of a bare isolated Python", took, bare),
-    ]
+    return [Figure("`complete`: report recorded and brought to an idle Claude Code", "ms", tuple(took), headline=True)]
