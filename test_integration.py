@@ -30,6 +30,36 @@ CLAUDE = ".dev/claude/node_modules/@anthropic-ai/claude-code-*/claude"
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROME_ON_MACOS = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 
+#: The classes that the README names: each is all test files about one subject, below tests/.
+SUBJECTS = {
+    "TestFullOrchestration": ("journeys/test_launch.py",),
+    "TestMessaging": (
+        *("integration/test_messages.py", "integration/test_delivery.py", "integration/test_delivery_faults.py"),
+        *("integration/test_hub.py", "claude_code/test_messages.py"),
+    ),
+    "TestScheduling": (
+        *("journeys/test_a_day.py", "integration/test_checkins.py", "integration/test_cron.py"),
+        *("integration/test_daemon.py", "integration/test_reminding.py"),
+    ),
+    "TestQueue": ("journeys/test_queue.py", "integration/test_queue.py", "integration/test_intake.py"),
+    "TestRecovery": (
+        *("journeys/test_resume.py", "integration/test_keeping.py", "integration/test_nothing_is_lost.py"),
+        "claude_code/test_resume.py",
+    ),
+    "TestGit": (
+        *("journeys/test_branches.py", "journeys/test_merging.py", "integration/test_worktrees.py"),
+        *("integration/test_snapshots.py", "integration/test_merges.py", "integration/test_merge_hub.py"),
+        *("integration/test_guards.py", "integration/test_syncing.py", "integration/test_delivering.py"),
+    ),
+    "TestLimits": ("journeys/test_limits.py", "integration/test_limits.py", "claude_code/test_limits.py"),
+    "TestDashboard": (
+        *("integration/test_dashboard.py", "integration/test_dashboard_attacks.py"),
+        *("integration/test_dashboard_contract.py", "integration/test_dashboard_live.py"),
+        "integration/test_dashboard_pages.py",
+    ),
+    "TestRealClaudeCode": ("claude_code",),
+}
+
 #: What reaches the tests of the shell that they are started from: nothing that could name an account,
 #: only what programs need to run, and what package clients need to reach their registries.
 KEPT = (
@@ -74,13 +104,13 @@ EXIT_CODES = {
 @click.option("--long", "is_long", is_flag=True, help="Every point of what is sampled otherwise: half an hour.")
 @cli.pass_output
 def main(output: cli.Output, test_class: str | None, expression: str | None, coverage: bool, is_long: bool) -> int:
-    """Run the tests, all or those of one class. Installs nothing: ./setup.sh --dev does."""
-    if test_class:
-        check_class(test_class)
-    selection = " and ".join(f"({part})" for part in (test_class, expression) if part)
-    check_tools(output, required=not selection)
-    words = ["-n", str(max(2, (os.cpu_count() or 1) + 1)), "--dist", "worksteal"]
-    words += ["-k", selection] if selection else []
+    """Run the tests, all or those of one class. Installs nothing: ./setup.sh --dev does.
+
+    CLASS is one of a test file, or a subject: a name of the README that stands for all files about it.
+    """
+    words = ["-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal"]
+    words += selection(test_class, expression)
+    check_tools(output, required=not (test_class or expression))
     words += ["--cov=lib", "--cov-report=term-missing"] if coverage else []
     words += ["--long"] if is_long else []
     words += ["-v"] if output.verbose else ["-q"] if output.quiet else []
@@ -93,8 +123,18 @@ def main(output: cli.Output, test_class: str | None, expression: str | None, cov
     return code
 
 
+def selection(test_class: str | None, expression: str | None) -> list[str]:
+    """pytest's words for what was asked for: a subject by its files, a class by its name. Raises `NotFound`."""
+    files = SUBJECTS.get(test_class or "", ())
+    if test_class and not files:
+        check_class(test_class)
+    named = [test_class] if test_class and not files else []
+    names = " and ".join(f"({part})" for part in (*named, expression) if part)
+    return [*(["-k", names] if names else []), *(str(TESTS / file) for file in files)]
+
+
 def check_class(name: str) -> None:
-    """Raise `NotFound` with the classes that exist."""
+    """Raise `NotFound` with the subjects, and the classes that exist."""
     classes = sorted(
         node.name
         for path in TESTS.rglob("test_*.py")
@@ -102,7 +142,7 @@ def check_class(name: str) -> None:
         if isinstance(node, ast.ClassDef) and node.name.startswith("Test")
     )
     if name not in classes:
-        hint = f"one of: {', '.join(classes)}" if classes else "there are none; -k EXPR selects by name"
+        hint = f"a subject: {', '.join(SUBJECTS)}; or a class: {', '.join(classes)}"
         raise NotFound(f"no test class {name}", hint=hint)
 
 

@@ -11,22 +11,30 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 import pytest
 
-from lib import daemon, host, store
+from lib import config, decisions, host, replay, service, store
+from lib.errors import Unavailable
 from lib.models import Process
 from lib.tmux import Tmux
+from tests import forking
+
+if TYPE_CHECKING:
+    from tests.nats import NatsServer
 
 ROOT = Path(__file__).resolve().parent.parent
 
 #: What a test may inherit: how programs are found and how uv finds its warm cache. Nothing of an account.
 INHERITED = ("PATH", "UV_CACHE_DIR", "UV_PYTHON_INSTALL_DIR", "TMPDIR", "SSL_CERT_FILE")
+
+#: The settings of whoever runs the tests, and those of a machine that has none.
+OWN_CONFIG, NOWHERE = config.config_path(), Path("/nowhere/config.yaml")
 
 Value = TypeVar("Value")
 
@@ -35,10 +43,42 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="every point of what is sampled otherwise, and whole days")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="with --long"))
+
+
+def sampled(values: Iterable[Value], often: Container[Value]) -> list[Any]:
+    """Parameters of which only some are tried `often`, and all with `--long`."""
+    return [one if one in often else pytest.param(one, marks=pytest.mark.long) for one in values]
+
+
 @pytest.fixture
 def is_long(request: pytest.FixtureRequest) -> bool:
     """Whether there is time for every point."""
     return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(autouse=True)
+def every_decision_comes_out_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test has the rooms decide is decided again at once, from what is kept of it."""
+    keep = decisions.note
+
+    def note(db: sqlite3.Connection, kind: str, given: Mapping[str, object], made: object, **how: Any) -> None:
+        keep(db, kind, given, made, **how)
+        kept = json.loads(json.dumps(given, default=str))
+        assert json.loads(json.dumps(replay.AGAIN[kind](kept))) == json.loads(json.dumps(made))
+
+    monkeypatch.setattr(decisions, "note", note)
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs inside of a test has the defaults, whatever config.yaml and policy.yaml its user has."""
+    find = config.config_path
+    monkeypatch.setattr(config, "config_path", lambda: NOWHERE if find() == OWN_CONFIG else find())
 
 
 SPEC = """# Greeting
@@ -104,11 +144,16 @@ class Bench:
         return Path(self.environment["TMUX_ORCHESTRATOR_HOME"])
 
     def door(self, name: str, *arguments: str, cwd: Path | None = None, stdin: str = "", seconds: float = 120) -> Done:
-        """Run a door as a user would; a Python door by the interpreter of the tests, to spare uv's start."""
+        """Run a door as a user would; a Python door without uv's start, and where that makes no difference Python's."""
         path = str(ROOT / name)
-        command = [sys.executable, path] if name.endswith(".py") else [path]
+        if name.endswith(".py") and forking.fits(self.environment):
+            return self._forked(path, *arguments, cwd=cwd or self.folder, stdin=stdin, seconds=seconds)
+        return self.run([*self.command(name), *arguments], cwd=cwd, stdin=stdin, seconds=seconds)
+
+    def run(self, words: Sequence[str], *, cwd: Path | None = None, stdin: str = "", seconds: float = 120) -> Done:
+        """Run a program on this machine."""
         done = subprocess.run(
-            [*command, *arguments],
+            words,
             cwd=cwd or self.folder,
             env=self.environment,
             input=stdin,
@@ -119,11 +164,31 @@ class Bench:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
+    def command(self, name: str) -> list[str]:
+        """How a door is called; a Python door without uv's start."""
+        path = str(ROOT / name)
+        return [sys.executable, path] if name.endswith(".py") else [path]
+
     def ok(self, name: str, *arguments: str, cwd: Path | None = None, stdin: str = "") -> Done:
         """Run a door that has to succeed."""
         done = self.door(name, *arguments, cwd=cwd, stdin=stdin)
         assert done.code == 0, f"{name} {arguments} -> {done.code}\n{done.out}\n{done.err}"
         return done
+
+    def python(self, program: str, *arguments: str) -> Done:
+        """Run a program of a test that uses the rooms, as a process of this machine."""
+        path = self.folder / "program.py"
+        path.write_text(program, encoding="utf-8")
+        return self._forked(str(path), *arguments, cwd=ROOT)
+
+    def killed(self, part: str, number: int, *more: str) -> int:
+        """Run a part of the daemon that kills itself before its write of this number. Returns its exit code."""
+        done = self._forked(str(ROOT / "tests" / "killed.py"), part, str(number), *more, cwd=ROOT)
+        assert done.code in (0, -signal.SIGKILL), done.err
+        return done.code
+
+    def _forked(self, *command: str, cwd: Path, stdin: str = "", seconds: float = 120) -> Done:
+        return Done(*forking.run(forking.Call(command, cwd, self.environment), stdin=stdin, seconds=seconds))
 
     def project(self, name: str = "webapp", *, spec: str = SPEC) -> Path:
         """A git repository with one commit that holds `spec.md`."""
@@ -156,7 +221,7 @@ class Bench:
         patience = time.monotonic() + 2
 
         def is_over() -> bool:
-            running = daemon.running(self.home) if self.home.exists() else None
+            running = service.running(self.home) if self.home.exists() else None
             if running and host.is_alive(running):
                 os.kill(running.pid, signal.SIGTERM)
                 return False
@@ -170,6 +235,19 @@ class Bench:
 
         wait_for(is_over, "agents, their doors and the daemon to end", seconds=30)
         Path(f"/tmp/tmux-{os.getuid()}/{self.tmux.socket}").unlink(missing_ok=True)
+        self.decide_again()
+
+    def decide_again(self) -> None:
+        """What the daemon has decided here comes out the same once more, and no event lacks its decision."""
+        if not (self.home / "orchestrator.db").exists():
+            return
+        try:
+            db = self.db()
+        except Unavailable:  # a store that a test has damaged
+            return
+        with contextlib.closing(db):
+            found = replay.replay(db, since=0, until=2**53)
+        assert (found.different, found.not_made, found.alone) == ((), (), ())
 
     def processes(self) -> list[Process]:
         """Everything that runs with the state home of this machine, whoever has started it."""
@@ -179,6 +257,14 @@ class Bench:
                 if process.environ().get("TMUX_ORCHESTRATOR_HOME") == str(self.home):
                     found += [host.process(process.pid)]
         return [process for process in found if process and process.pid != os.getpid()]
+
+    def command_lines(self) -> dict[int, list[str]]:
+        """The words of everything that runs with its state home, by the process; of what has ended meanwhile none."""
+        found = {}
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                found[process.pid] = psutil.Process(process.pid).cmdline()
+        return found
 
 
 @contextlib.contextmanager
@@ -209,4 +295,14 @@ def isolated(folder: Path) -> Iterator[Bench]:
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     with isolated(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+    from tests import nats  # noqa: PLC0415 - it builds on this module
+
+    if nats.PROGRAM is None:
+        pytest.skip("this system has no nats-server; ./setup.sh --dev")
+    with nats.running(tmp_path / "nats") as made:
         yield made

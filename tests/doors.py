@@ -32,8 +32,8 @@ class Refused(Exception):
 
 
 def python_doors() -> list[Path]:
-    """Every script with uv's shebang, at the root and one folder below."""
-    paths = sorted([*ROOT.glob("*.py"), *ROOT.glob("[!.]*/*.py")])
+    """Every script with uv's shebang, at the root and one folder below; of the tests also in their rings."""
+    paths = sorted([*ROOT.glob("*.py"), *ROOT.glob("[!.]*/*.py"), *ROOT.glob("tests/*/*.py")])
     return [path for path in paths if path.read_bytes().startswith(b"#!")]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lib import config, daemon, host, launch, planning, store
 from lib.errands import Errands
-from lib.front import cli, noticing
+from lib.front import cli, control, noticing
 from lib.merging import hub, judging
 from lib.queue import draining
 from lib.tmux import Tmux
@@ -73,6 +73,8 @@ def main(part: str, number: str, more: str = "") -> None:
         hub.run(home, more)
     elif part == "criteria":
         judging.run(home, more)
+    elif part == "insight":
+        control.main(["insight", "add", "Amounts are cents", "--project", more], standalone_mode=False)
     elif part == "notices":
         noticing.send_notices(cli.Output(), home)
     else:
