@@ -27,6 +27,7 @@ from lib.models import BUDGET_MINUTES, PRIORITIES, GitMode, Program
     auto_orchestrate.py --spec spec.md --agent rehearsal
     auto_orchestrate.py --spec checkout.md --spec search.md --spec "ideas/*.md"
     auto_orchestrate.py --batch-file batch.yaml --dry-run
+    auto_orchestrate.py --fleet --spec spec.md
     auto_orchestrate.py --new-project --spec specs/word-counter.md
     auto_orchestrate.py --project ~/projects/webapp --resume
     """
@@ -49,6 +50,8 @@ from lib.models import BUDGET_MINUTES, PRIORITIES, GitMode, Program
 @click.option(
     "--budget", type=click.IntRange(*BUDGET_MINUTES), metavar="MINUTES", help="Queue: how long a team may work."
 )
+@click.option("--fleet", is_flag=True, help="Queue in the fleet, for whichever host has room (docs/fleet.md).")
+@click.option("--label", type=cli.Label(), metavar="LABEL", help="--fleet: only for a host with this label.")
 @click.option("--roles", metavar="ROLE,...", multiple=True, help="Exactly these roles; may be repeated.")
 @click.option("--add-roles", metavar="ROLE,...", multiple=True, help="These roles too, whatever chooses the team.")
 @click.option("--team-type", metavar="TYPE", help="Choose the team by this type of project.")
@@ -62,6 +65,7 @@ from lib.models import BUDGET_MINUTES, PRIORITIES, GitMode, Program
 )
 @click.option("--no-ai", is_flag=True, help="Ask no model about the spec: rules choose the team (docs/analysis.md).")
 @click.option("--resume", is_flag=True, help="Start again what is missing of the project's team.")
+@click.option("--unattended", is_flag=True, help="With --resume: not with a Claude Code whose probe has failed.")
 @click.option("--status-only", is_flag=True, help="With --resume: only show; change nothing.")
 @click.option(
     "--dry-run", is_flag=True, help="Show what a launch would do; change nothing. A model is asked as for a launch."
@@ -79,7 +83,7 @@ def main(output: cli.Output, /, **options: object) -> int:
         demo.run(output, config.state_home())
     elif research is not None:
         others = starting.Request.of(options)
-        return researching.run(config.state_home(), host.working_folder(), str(research), others)
+        return researching.run(output, config.state_home(), host.working_folder(), str(research), others)
     else:
         batching.orchestrate(output, config.state_home(), host.working_folder(), starting.Request.of(options))
     return 0

@@ -22,7 +22,7 @@ prepare the environment of every script. Running it again changes nothing.
 
 Options:
   --non-interactive  Install without asking.
-  --dev              Also install what the tests need: the pinned Claude Code, chromium, shellcheck, systemd.
+  --dev              Also install what the tests need: the pinned Claude Code, chromium, shellcheck, systemd, nats-server, iproute2.
   --verify           Only check and print a table; exit 0 when everything needed is there, else 1.
   --service          Only prepare the environment of the systemd service, as its installer does.
   -h, --help         Show this text.
@@ -233,7 +233,11 @@ list_missing() {
     has npm || missing+=(npm)
     has shellcheck || missing+=(shellcheck)
     has_chromium || missing+=(chromium)
-    if [ "$(uname -s)" = Linux ]; then has systemd-analyze || missing+=(systemd); fi
+    has_nats_server || missing+=(nats-server)
+    if [ "$(uname -s)" = Linux ]; then
+      has systemd-analyze || missing+=(systemd)
+      has_ip || missing+=(iproute2)
+    fi
   fi
   find_uv || missing+=(uv)
 }
@@ -266,6 +270,9 @@ choose_packages() {
       dnf-shellcheck) packages+=(ShellCheck) ;;
       *-chromium) if has_package chromium; then packages+=(chromium); else no_chromium; fi ;;
       *-systemd) if has_package systemd; then packages+=(systemd); else no_systemd; fi ;;
+      *-nats-server) if has_package nats-server; then packages+=(nats-server); else no_nats_server; fi ;;
+      dnf-iproute2) packages+=(iproute) ;;
+      *-iproute2) if has_package iproute2; then packages+=(iproute2); else no_ip; fi ;;
       *-uv) if has_package uv; then packages+=(uv); fi ;;
       *) packages+=("$tool") ;;
     esac
@@ -290,7 +297,16 @@ has_chromium() {
   [ -x "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" ]
 }
 
+# Debian's stands where the PATH of a person may not lead.
+has_nats_server() { has nats-server || [ -x "/usr/sbin/nats-server" ]; }
+
+has_ip() { has ip || [ -x "/usr/sbin/ip" ]; }
+
+no_ip() { say "Note: this system has no package of iproute2; the tests of a fleet run without networks of their own."; }
+
 no_systemd() { say "Note: this system has no package of systemd; the tests that check its units are left out."; }
+
+no_nats_server() { say "Note: this system has no package of nats-server; the tests of a fleet are left out."; }
 
 no_chromium() { say "Note: this system has no package of chromium; the browser tests need Chromium or Chrome."; }
 
@@ -391,7 +407,7 @@ install_claude() {
 # Every script that declares its dependencies for uv; those of the tests only with --dev.
 doors() {
   local file first
-  for file in *.py */*.py; do
+  for file in *.py */*.py tests/*/*.py; do
     if [ ! -f "$file" ]; then continue; fi
     read -r first <"$file" || continue
     case $first in '#!'*'uv run'*--script*) ;; *) continue ;; esac
@@ -549,7 +565,7 @@ make_folders() {
 
 make_executable() {
   local file first
-  for file in *.py *.sh */*.py */*.sh; do
+  for file in *.py *.sh */*.py */*.sh tests/*/*.py; do
     if [ ! -f "$file" ] || [ -x "$file" ]; then continue; fi
     read -r first <"$file" || continue
     case $first in '#!'*) chmod +x "$file" && did "Made executable: $file." ;; esac
@@ -647,8 +663,10 @@ check_test_tools() {
   fi
   if has shellcheck; then row shellcheck found "" ""; else missing_row shellcheck "" "./setup.sh --dev"; fi
   if has_chromium; then row chromium found "" ""; else missing_row chromium "" "./setup.sh --dev"; fi
+  if has_nats_server; then row nats-server found "" ""; else missing_row nats-server "" "./setup.sh --dev"; fi
   if [ "$(uname -s)" != Linux ]; then return 0; fi
   if has systemd-analyze; then row systemd found "" ""; else missing_row systemd "" "./setup.sh --dev"; fi
+  if has_ip; then row iproute2 found "" ""; else missing_row iproute2 "" "./setup.sh --dev"; fi
 }
 
 main "$@"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from lib import claude, host, messages
+from lib import host, messages
+from lib.claude import installed, sessions, starting
 from lib.errors import NotFound, Usage
 from lib.models import LIVE, Agent, AgentState, Orchestration, Process, Program
+from lib.records import dataclass
 from lib.store import writing
 from lib.tmux import Pane, Tmux
 
@@ -82,6 +83,18 @@ def with_process(db: sqlite3.Connection) -> list[Agent]:
     return [_agent(row) for row in db.execute(f"{_SELECT} WHERE agents.pid IS NOT NULL ORDER BY agents.id")]
 
 
+def elsewhere(db: sqlite3.Connection, host_name: str, session: str, role: str) -> Agent:
+    """An agent of another host of the fleet, of which only that host knows whether it is there."""
+    with writing(db):
+        db.execute(
+            "INSERT INTO agents (host, session, role, window, program, config_dir, worktree, conversation_id)"
+            " VALUES (?, ?, ?, 0, 'claude', '', '', '') ON CONFLICT DO NOTHING",
+            (host_name, session, role),
+        )
+        found = "agents.host = ? AND agents.session = ? AND agents.role = ?"
+        return _agent(db.execute(f"{_SELECT} WHERE {found}", (host_name, session, role)).fetchone())
+
+
 def newest_at(db: sqlite3.Connection, worktree: Path) -> int | None:
     """The id of the last agent that a worktree was recorded for: a path may be used again."""
     row = db.execute("SELECT max(id) FROM agents WHERE worktree = ?", (str(worktree),)).fetchone()
@@ -92,7 +105,8 @@ def newest_at(db: sqlite3.Connection, worktree: Path) -> int | None:
 
 
 def resolve(db: sqlite3.Connection, tmux: Tmux, target: str, *, sender: Agent | None = None) -> Agent:
-    """The agent that `target` names: `session:role`, `session:window`, a pane id, or a role of the sender's team.
+    """The agent that `target` names: `session:role`, `session:window` by number or name, a pane id, or a role of the
+    sender's team.
 
     A window or pane that is not ours is taken when a Claude Code runs in it. Raises `NotFound` with the
     targets that exist: nothing is guessed, an unknown name is never somebody else.
@@ -108,6 +122,9 @@ def resolve(db: sqlite3.Connection, tmux: Tmux, target: str, *, sender: Agent | 
         found = _first(agent for agent in team if agent.role == name)
         if found is None and name.isdecimal() and len(name) < 10:
             found = _at_window(db, tmux, team, target, session, int(name))
+        if found is None and not name.isdecimal():
+            windows = {pane.id for pane in tmux.panes() if (pane.session, pane.window_name) == (session, name)}
+            found = _first(agent for agent in team if agent.pane_id in windows)
     elif sender and sender.orchestration_id:
         candidates = of_orchestration(db, sender.orchestration_id)
         found = _first(agent for agent in candidates if agent.role == target)
@@ -132,6 +149,11 @@ def _candidates(db: sqlite3.Connection) -> list[Agent]:
     return [_agent(row) for row in rows]
 
 
+def is_session_here(db: sqlite3.Connection, tmux: Tmux, session: str) -> bool:
+    """Whether this machine has a session of this name: of a team that is not over, or a person's."""
+    return any(agent.session == session for agent in _candidates(db)) or session in {p.session for p in tmux.panes()}
+
+
 def _at_window(
     db: sqlite3.Connection, tmux: Tmux, team: Sequence[Agent], target: str, session: str, window: int
 ) -> Agent | None:
@@ -151,11 +173,20 @@ def myself(db: sqlite3.Connection, tmux: Tmux) -> Agent | None:
 
     A pane of another tmux server can have the same id, so the server of $TMUX must be ours.
     """
-    pane, server = os.environ.get("TMUX_PANE"), os.environ.get("TMUX", "").split(",")[0]
-    if not pane or not tmux.is_at(server):
-        return None
-    row = db.execute(f"{_SELECT} WHERE pane_id = ? AND {_IS_LIVE}", (pane,)).fetchone()
+    row = db.execute(f"{_SELECT} WHERE pane_id = ? AND {_IS_LIVE}", (_own_pane(tmux),)).fetchone()
     return _agent(row) if row else None
+
+
+def formerly(db: sqlite3.Connection, tmux: Tmux) -> Agent | None:
+    """The agent below whose process this one runs, when its team is over: it speaks for nobody, and is no person."""
+    rows = db.execute(f"{_SELECT} WHERE pane_id = ? AND NOT {_IS_LIVE}", (_own_pane(tmux),))
+    there = (agent for agent in map(_agent, rows.fetchall()) if agent.process and host.is_alive(agent.process))
+    return _first(agent for agent in there if agent.process and host.is_below(os.getpid(), agent.process.pid))
+
+
+def _own_pane(tmux: Tmux) -> str | None:
+    pane, server = os.environ.get("TMUX_PANE"), os.environ.get("TMUX", "").split(",")[0]
+    return pane if pane and tmux.is_at(server) else None
 
 
 def team_of(db: sqlite3.Connection, session: str | None, sender: Agent | None) -> str:
@@ -184,12 +215,25 @@ def state_of(agent: Agent) -> AgentState:
     """What an agent does right now, by its process and its own session file; what holds it is asked of holds.py."""
     if not host.is_alive(agent.process) or agent.process is None:
         return AgentState.GONE
-    return claude.state(agent.config_dir, agent.conversation_id, agent.process)
+    return sessions.state(agent.config_dir, agent.conversation_id, agent.process)
+
+
+def state_since(agent: Agent) -> int | None:
+    """Since when a live agent does what it does (UTC milliseconds), by its own session file."""
+    return sessions.state_since(agent.config_dir, agent.process) if agent.process else None
+
+
+def screen(tmux: Tmux, agent: Agent) -> str | None:
+    """What an agent's window shows, with its colours; None when it has none."""
+    try:
+        return tmux.look(agent.pane_id).screen if agent.pane_id else None
+    except NotFound:
+        return None
 
 
 def has_dialog_open(agent: Agent) -> bool:
     """Whether a live agent shows a dialog that is no question of its own, such as the one of a weekly limit."""
-    return agent.process is not None and claude.has_dialog_open(agent.config_dir, agent.process)
+    return agent.process is not None and sessions.has_dialog_open(agent.config_dir, agent.process)
 
 
 def start_epoch(db: sqlite3.Connection, agent_id: int, *, conversation_id: str) -> Agent:
@@ -239,8 +283,8 @@ def _guest(db: sqlite3.Connection, tmux: Tmux, target: str, panes: Sequence[Pane
     if not panes:
         raise NotFound(f"no pane at {target!r}", hint="tmux list-panes -a")
     pane = next((pane for pane in panes if pane.active), panes[0])
-    running = claude.conversation_in(claude.config_dir(), pane.id, pane.pid)
-    if running is None or pane.dead or pane.command != claude.COMMAND:
+    running = sessions.conversation_in(installed.config_dir(), pane.id, pane.pid)
+    if running is None or pane.dead or pane.command != starting.COMMAND:
         raise NotFound(
             f"no agent at {target!r}: it runs {'nothing any more' if pane.dead else pane.command}",
             hint="start claude in it, or name another target: claude_control.py status",
@@ -251,7 +295,7 @@ def _guest(db: sqlite3.Connection, tmux: Tmux, target: str, panes: Sequence[Pane
         row = db.execute(f"{_SELECT} WHERE agents.orchestration_id IS NULL AND pane_id = ?", (pane.id,)).fetchone()
         agent_id = row["id"] if row else _add_guest(db, pane, conversation_id, folder)
         if row is None or _process(row) != process:
-            messages.fail_pending(db, agent_id, "the Claude Code that it was for has ended")
+            messages.fail_pending(db, agent_id, "the Claude Code that it was for has ended", now=host.now_ms())
             start_epoch(db, agent_id, conversation_id=conversation_id)
         follow_conversation(db, agent_id, conversation_id)
         db.execute(
@@ -265,7 +309,7 @@ def _guest(db: sqlite3.Connection, tmux: Tmux, target: str, panes: Sequence[Pane
 def follow_guest(db: sqlite3.Connection, agent: Agent) -> Agent:
     """The guest as it is now: the person who started it may have gone on in another conversation."""
     assert agent.pane_id and agent.pane_pid and agent.process
-    running = claude.conversation_in(agent.config_dir, agent.pane_id, agent.pane_pid)
+    running = sessions.conversation_in(agent.config_dir, agent.pane_id, agent.pane_pid)
     if running is None or running[1] != agent.process.pid or running[0] == agent.conversation_id:
         return agent
     follow_conversation(db, agent.id, running[0])
@@ -276,7 +320,7 @@ def _add_guest(db: sqlite3.Connection, pane: Pane, conversation_id: str, folder:
     cursor = db.execute(
         "INSERT INTO agents (session, role, window, program, config_dir, worktree, conversation_id, pane_id)"
         " VALUES (?, 'guest', ?, 'claude', ?, ?, ?, ?)",
-        (pane.session, pane.window, str(claude.config_dir()), str(folder), conversation_id, pane.id),
+        (pane.session, pane.window, str(installed.config_dir()), str(folder), conversation_id, pane.id),
     )
     return int(cursor.lastrowid or 0)
 
@@ -304,4 +348,5 @@ def _agent(row: sqlite3.Row) -> Agent:
         messages_per_minute=row["per_minute"],
         last_hook=row["last_hook"],
         last_hook_at=row["last_hook_at"],
+        host=row["host"],
     )

@@ -10,16 +10,17 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from lib import claude, headless, store, templates
+from lib import headless, store, templates
+from lib.claude import installed
 from lib.config import Settings
 from lib.errors import OrchestratorError, Unavailable
 from lib.git import repository
 from lib.judgement import analyses, cleaning
 from lib.judgement.analyses import Analysis
 from lib.models import Program
+from lib.records import dataclass
 
 #: How much is sent: of the spec, of the list of files, and of the README.
 _SPEC_BYTES = 60_000
@@ -115,7 +116,7 @@ def ask(
 
 def _primer() -> tuple[str | None, str | None]:
     """The user's command that primes Claude Code for a project, if it can be used; and why it cannot."""
-    path = claude.config_dir() / "commands" / f"{_PRIMER}.md"
+    path = installed.config_dir() / "commands" / f"{_PRIMER}.md"
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lib import host, templates
@@ -16,6 +15,7 @@ from lib.errors import Unavailable
 from lib.headless import Answer
 from lib.judgement import prices, shapes
 from lib.models import Sort, Usage
+from lib.records import dataclass
 
 if TYPE_CHECKING:
     from anthropic.types import Message

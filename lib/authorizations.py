@@ -205,6 +205,16 @@ def get(db: sqlite3.Connection, authorization_id: int) -> Authorization:
     return _authorization(row)
 
 
+def open_of(db: sqlite3.Connection, orchestration_id: str) -> list[Authorization]:
+    """What of a team waits for an answer, oldest first."""
+    rows = db.execute(
+        f"SELECT authorizations.* FROM authorizations JOIN agents ON agents.id = requester_id"
+        f" WHERE agents.orchestration_id = ? AND {_IS_OPEN} ORDER BY authorizations.id",
+        (orchestration_id,),
+    )
+    return [_authorization(row) for row in rows]
+
+
 def _hub_for(db: sqlite3.Connection, requester: Agent, target: Agent) -> Agent | None:
     """The orchestrator that decides in the target's place; None when it is one of the two, or there is none."""
     if ORCHESTRATOR in (requester.role, target.role):

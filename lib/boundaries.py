@@ -77,8 +77,7 @@ def audit(db: sqlite3.Connection, orchestrations: Sequence[str], *, since: int) 
         (
             event
             for one in orchestrations
-            for kind in AUDITED
-            for event in store.events(db, orchestration=one, kind=kind, since=since, limit=-1)
+            for event in store.events(db, orchestration=one, kind=AUDITED, since=since, limit=-1)
         ),
         key=lambda event: event.id,
     )

@@ -7,21 +7,22 @@ The reminder is what an agent reads after its conversation was summarised.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from lib import analysis, insights, templates
-from lib.judgement import cleaning, specs
+from lib import analysis, insights, relations, templates
+from lib.judgement import specs
 from lib.judgement.analyses import Analysis
+from lib.judgement.cleaning import quoted
+from lib.judgement.teams import ORCHESTRATOR
 from lib.models import Agent, Orchestration
+from lib.records import dataclass
+from lib.relations import Bulletin
 
 #: No text is longer, whatever the user's values are.
 MOST_BYTES = 6_000
 _LONGEST_TITLE = 200
-_LONGEST_LINE = 240
 #: How many criteria, tasks and insights are told: as many as the text has room for.
 _KEPT = (12, 8, 5, 3, 1, 0)
 #: How much of the spec is looked through for the insights that fit.
@@ -49,15 +50,17 @@ class Matter:
     spec: specs.Spec
     analysis: Analysis | None
     insights: Sequence[insights.Insight]
+    #: What related projects tell the Orchestrator.
+    bulletins: Sequence[Bulletin] = ()
 
 
 def matter(db: sqlite3.Connection, found: Orchestration) -> Matter:
-    """What the briefings of a team tell: its criteria, the analysis, and what others have learned that fits."""
+    """What the briefings of a team tell: criteria, the analysis, what others have learned, news of related projects."""
     spec = specs.parse(found.spec_text.encode(), found.spec_path)
     items = " ".join(item for section in spec.sections.values() for item in section)
     words = f"{found.spec_title} {items[:_LONGEST_SEARCH]}"
     fitting = insights.search(db, words, project=str(found.project), limit=_MOST_INSIGHTS)
-    return Matter(spec, analysis.of(db, found.id), fitting)
+    return Matter(spec, analysis.of(db, found.id), fitting, relations.for_briefing(db, found.id))
 
 
 def stable_part(agent: Agent, role: templates.Role) -> str:
@@ -85,6 +88,7 @@ def _task_part(
     found: Orchestration, agent: Agent, team: Sequence[Agent], places: Places, told: Matter, most: int
 ) -> str:
     criteria, tasks = told.spec.criteria, analysis.tasks_of(told.analysis, agent.role)
+    bulletins = told.bulletins if agent.role == ORCHESTRATOR else ()
     return templates.render(
         "briefing.md",
         title=quoted(found.spec_title, _LONGEST_TITLE),
@@ -101,6 +105,8 @@ def _task_part(
         more_criteria=max(0, len(criteria) - most),
         tasks=[quoted(task) for task in tasks[:most]],
         insights=told.insights[:most],
+        bulletins=[one.line for one in bulletins[:most]],
+        more_bulletins=max(0, len(bulletins) - most),
     )
 
 
@@ -116,9 +122,3 @@ def reminder(agent: Agent, team: Sequence[Agent], places: Places, *, has_plan: b
         plan=places.plan if has_plan else None,
         mates=[mate.role for mate in team if mate.id != agent.id],
     )
-
-
-def quoted(text: str, longest: int = _LONGEST_LINE) -> str:
-    """Somebody's text as a quoted string in one line."""
-    line = " ".join(cleaning.clean(text).split())
-    return json.dumps(line if len(line) <= longest else f"{line[: longest - 3]}...", ensure_ascii=False)

@@ -7,14 +7,15 @@ import math
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from lib import agents, cron, host, messages
+from lib import agents, cron, decisions, host, messages
 from lib.errors import NotFound, Usage
 from lib.judgement import occurrences
 from lib.judgement.occurrences import MINUTE_MS, MOST_CAUGHT_UP, Left, Turn
 from lib.models import Agent, CatchUp, CheckIn, CheckInStatus, MessageKind, News
+from lib.records import dataclass
 from lib.store import record, writing
 
 SENDER = "scheduler"
@@ -32,6 +33,12 @@ WAS_HELD = "its agent was held"
 MANY_WAIT = f"{MOST_CAUGHT_UP} of them still wait"
 #: Between the note of a check-in and what is new.
 _NEWS = "\n\nNew since the last one: "
+
+#: What of a check-in decides about its turn.
+_DECISIVE = (
+    *("id", "agent_id", "planned_at", "due_at", "decided_at", "interval_minutes", "cron", "catch_up"),
+    *("deadline_minutes", "jitter_seconds"),
+)
 
 _SELECT = """
 SELECT check_ins.*, agents.session || ':' || iif(agents.orchestration_id IS NULL, agents.window, agents.role) AS target
@@ -53,6 +60,9 @@ class Terms:
     seen: str | None = None
 
 
+_AS_EVER = Terms()
+
+
 def add(
     db: sqlite3.Connection,
     agent_id: int,
@@ -62,7 +72,7 @@ def add(
     minutes: int | None = None,
     recurring: bool = False,
     cron_line: str | None = None,
-    terms: Terms = Terms(),
+    terms: Terms = _AS_EVER,
 ) -> CheckIn:
     """Schedule a note for an agent: in `minutes`, every so many when recurring, or at the times of a cron line.
 
@@ -227,7 +237,7 @@ def _fire(
     """Fire a check-in until it is not due any more: with catch_up all that may be several times. Returns how many."""
     agent, fired = agents.get(db, check_in.agent_id), 0
     while check_in.status is CheckInStatus.SCHEDULED and check_in.due_at <= now:
-        turn, news = _turn(check_in, now), None
+        turn, news = turn_of(check_in, now), None
         if turn.told is not None:
             if is_gone(agent):
                 _miss(db, check_in, agent, now)
@@ -240,7 +250,8 @@ def _fire(
     return fired
 
 
-def _turn(check_in: CheckIn, now: int) -> Turn:
+def turn_of(check_in: CheckIn, now: int) -> Turn:
+    """What becomes of a check-in that is due, by its times alone."""
     return occurrences.turn(
         check_in, after=lambda at: _after(check_in, at), newest=lambda at: _newest(check_in, at), now=now
     )
@@ -269,7 +280,7 @@ def _settle(
 ) -> int | None:
     """Do what was decided, in one transaction. Returns whether it was told; None when it was not ours any more."""
     with writing(db):
-        left, told = list(turn.left), turn.told
+        left, told, why = list(turn.left), turn.told, None
         if told is not None and (why := _why_skipped(db, check_in, news)):
             left.append(Left(why, turn.stands_for))
             told = None
@@ -278,6 +289,7 @@ def _settle(
         for one in left:
             _tell(db, "check_in.skipped", agent, now, check_in=check_in.id, reason=one.reason, count=one.count)
         if told is None:
+            _note(db, check_in, turn, why, now)
             return 0
         late_ms = max(0, now - occurrences.due_at(check_in.id, told, check_in.jitter_seconds))
         body = f"Check-in{lateness(late_ms)}: {check_in.note}{f'{_NEWS}{news.text}' if news else ''}"
@@ -292,7 +304,24 @@ def _settle(
             late_ms=late_ms,
             stands_for=turn.stands_for,
         )
+        _note(db, check_in, turn, why, now)
     return 1
+
+
+def _note(db: sqlite3.Connection, check_in: CheckIn, turn: Turn, why_skipped: str | None, now: int) -> None:
+    """Keep what has become of a check-in, and by what; the zone only where its times depend on one."""
+    fields = {name: getattr(check_in, name) for name in _DECISIVE}
+    zone = cron.offset_minutes(check_in.planned_at) if check_in.cron else None
+    given = {"check_in": fields, "why_skipped": why_skipped, "zone_minutes": zone, "now": now}
+    decisions.note(db, "check_in", given, as_decided(turn, why_skipped), now=now)
+
+
+def as_decided(turn: Turn, why_skipped: str | None) -> dict[str, Any]:
+    """What was decided of a check-in, as JSON has it."""
+    left = [[one.reason, one.count] for one in turn.left]
+    if turn.told is not None and why_skipped:
+        left.append([why_skipped, turn.stands_for])
+    return {"told": None if why_skipped else turn.told, "left": left, "next_at": turn.next_at}
 
 
 def _claim(
@@ -406,7 +435,15 @@ def lateness(late_ms: int) -> str:
 
 
 def revive(db: sqlite3.Connection, agent_id: int) -> None:
-    """Take up the check-ins that died while an agent was gone; call it in the transaction that brings it back."""
+    """Take up the check-ins that an agent has missed while it was gone; call it in the transaction that brings it back.
+
+    Those that died come again, and those that were to be tried later are due now.
+    """
+    db.execute(
+        "UPDATE check_ins SET due_at = decided_at, attempts = 0, reason = NULL"
+        " WHERE agent_id = ? AND status = 'scheduled' AND attempts > 0",
+        (agent_id,),
+    )
     db.execute(
         "UPDATE OR IGNORE check_ins SET status = 'scheduled', attempts = 0, reason = NULL"
         " WHERE agent_id = ? AND status = 'dead'",

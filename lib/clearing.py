@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sqlite3
-from dataclasses import dataclass
 from pathlib import Path
 
 from lib import agents, host, orchestrations, safekeeping, store
@@ -15,6 +14,7 @@ from lib.git.holdings import Holdings
 from lib.git.removals import Ignored
 from lib.git.snapshots import Taken
 from lib.models import LIVE, Agent, Orchestration
+from lib.records import dataclass
 from lib.safekeeping import Kept
 
 WHY = "before its worktree and branch are removed"

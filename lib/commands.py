@@ -11,11 +11,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from lib.errors import Usage
 from lib.judgement import cleaning
+from lib.records import dataclass
 
 #: How much of an output is kept: its end, where test runners put their summary.
 OUTPUT_BYTES = 2048

@@ -6,17 +6,22 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lib.errors import OrchestratorError
 from lib.models import NOTICE_KINDS, Program
+from lib.records import dataclass
 
 #: The checkout: doors stand here, templates below it.
 ROOT = Path(__file__).resolve().parent.parent
 
 PERMISSION_MODES = ("default", "acceptEdits", "plan", "auto", "dontAsk", "bypassPermissions")
+
+
+#: How the names of a fleet's hosts and labels look.
+HOST_FORM = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
 
 def state_home() -> Path:
@@ -86,6 +91,7 @@ class BudgetSettings:
     usd_per_day: float | None = None
     tokens: int | None = None
     tokens_per_day: int | None = None
+    account_usd_per_day: float | None = None
     grace_minutes: float = 10.0
 
 
@@ -120,12 +126,55 @@ class NotifySettings:
 
 
 @dataclass(frozen=True)
+class RecordingSettings:
+    """How agents' screens are recorded."""
+
+    enabled: bool = True
+    seconds: float = 2.0
+    days: float = 14.0
+    megabytes: float = 500.0
+
+
+@dataclass(frozen=True)
 class GitSettings:
     """What is kept in the projects' repositories."""
 
     deliver: bool = True
     snapshot_days: int = 30
     sync_strategy: str = "ours"
+
+
+@dataclass(frozen=True)
+class DashboardSettings:
+    """What the web dashboard takes from browsers, and by which names it is asked."""
+
+    roots: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FleetSettings:
+    """The fleet that this machine is a host of; without an address it is of none (docs/fleet.md)."""
+
+    url: str | None = None
+    host: str | None = None
+    labels: tuple[str, ...] = ()
+    agents: int | None = None
+    ack_wait_seconds: float = 60.0
+    snapshot_minutes: float = 5.0
+    keep_days: int = 30
+    account: str | None = None
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The addresses in `url`: of one server, or of the servers of a cluster."""
+        return tuple(self.url.split(",")) if self.url else ()
+
+    def name(self) -> str:
+        """By which name the fleet knows this machine: the one that is set, else the machine's own short name."""
+        return (
+            self.host or re.sub(r"[^a-z0-9]+", "-", os.uname().nodename.partition(".")[0].lower()).strip("-") or "host"
+        )
 
 
 @dataclass(frozen=True)
@@ -151,11 +200,14 @@ class Settings:
     research: ResearchSettings = ResearchSettings()
     notify: NotifySettings = NotifySettings()
     git: GitSettings = GitSettings()
+    dashboard: DashboardSettings = DashboardSettings()
+    recording: RecordingSettings = RecordingSettings()
+    fleet: FleetSettings = FleetSettings()
 
 
 @dataclass(frozen=True)
 class ProjectSettings:
-    """What a project says of itself in `.tmux-orchestrator.yaml` at its top (docs/git.md)."""
+    """What a project says of itself in `.tmux-orchestrator.yaml` at its top (docs/git.md, docs/insights.md)."""
 
     setup: tuple[str, ...] = ()
     setup_timeout_seconds: float = 600.0
@@ -163,6 +215,7 @@ class ProjectSettings:
     check: str | None = None
     check_timeout_seconds: float = 900.0
     git_mode: str = "local"
+    relates_to: tuple[str, ...] = ()
 
 
 #: The file of a project's own settings, at the top of its repository.
@@ -230,10 +283,15 @@ def _checked(one: Field[Any], value: object, path: Path, prefix: str) -> Any:
         return _one_of(name, value, choices, path, make)
     if kind.endswith("| None") and value is None:
         return None
+    if name == "relates_to" and isinstance(value, list):
+        return tuple(_project_name(item, position, path) for position, item in enumerate(value, start=1))
     if kind.startswith("tuple") and isinstance(value, list):
         items = tuple(str(item) for item in value)
         if name == "notify.urls":
             _check_addresses(items, path)
+        if name == "fleet.labels":
+            for item in items:
+                _check_form(name, item, path)
         return items
     kind = kind.partition(" | ")[0].partition("[")[0]
     if kind == "float" and type(value) is int:
@@ -243,13 +301,19 @@ def _checked(one: Field[Any], value: object, path: Path, prefix: str) -> Any:
         # What may hold a password is not repeated: errors go to the terminal and to logs.
         found = "" if name in _WITH_SECRETS else f", not {value!r}"
         raise OrchestratorError(f"{path}: {name} must be {_KINDS[kind]}{found}")
-    if name == "notify.ping_url" and not re.match(r"https?://\S+$", str(value)):
-        raise OrchestratorError(f"{path}: {name} must begin with http:// or https://")
+    if name in _FORMS:
+        _check_form(name, value, path)
     if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < float("inf"):
         raise OrchestratorError(f"{path}: {name} must be above 0, not {value:g}")
     if name == "check_in_minutes" and isinstance(value, dict):
         return _minutes(value, path)
     return value
+
+
+def _check_form(name: str, value: object, path: Path) -> None:
+    form, words = _FORMS[name]
+    if not re.fullmatch(form, str(value)):
+        raise OrchestratorError(f"{path}: {name} must {words}")
 
 
 def _check_addresses(urls: Sequence[str], path: Path) -> None:
@@ -259,6 +323,15 @@ def _check_addresses(urls: Sequence[str], path: Path) -> None:
             f"{path}: notify.urls: entry {wrong[0]} is no address with a scheme, such as ntfy://",
             hint="docs/notifications.md has examples",
         )
+
+
+def _project_name(value: object, position: int, path: Path) -> str:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise OrchestratorError(
+            f"{path}: relates_to: entry {position} must be the path or the name of a project, not {value!r}",
+            hint="docs/insights.md has examples",
+        )
+    return value
 
 
 def _minutes(value: dict[object, object], path: Path) -> dict[str, int]:
@@ -274,6 +347,23 @@ def _one_of(name: str, value: object, choices: Sequence[str], path: Path, make: 
     return make(value)
 
 
+def _addresses(scheme: str) -> str:
+    return rf"{scheme}://[^\s/@,]+(,{scheme}://[^\s/@,]+)*"
+
+
+#: The servers of a fleet, one or the several of a cluster.
+TLS_SERVERS_FORM = _addresses("tls")
+#: What a text has to look like, and that in words. Names of hosts and labels become parts of NATS subjects.
+_FORMS = {
+    "notify.ping_url": (r"https?://\S+", "begin with http:// or https://"),
+    "fleet.url": (
+        f"{TLS_SERVERS_FORM}|{_addresses('nats')}",
+        "be nats://HOST:PORT or tls://HOST:PORT, without a login; for a cluster several with commas between",
+    ),
+    "fleet.host": (HOST_FORM, "be of the letters a to z, digits and dashes"),
+    "fleet.labels": (HOST_FORM, "be of the letters a to z, digits and dashes"),
+    "fleet.account": (HOST_FORM, "be of the letters a to z, digits and dashes"),
+}
 _WITH_SECRETS = ("notify.urls", "notify.ping_url")
 #: The types of settings, as their annotations name them, in the words of who writes YAML.
 _KINDS = {
@@ -288,7 +378,8 @@ _GROUPS: dict[str, type[Any]] = {
     group.__name__: group
     for group in (
         *(QueueSettings, RecoverySettings, LimitSettings, BudgetSettings, ResearchSettings),
-        *(AnalysisSettings, NotifySettings, GitSettings),
+        *(AnalysisSettings, NotifySettings, GitSettings, DashboardSettings, RecordingSettings),
+        FleetSettings,
     )
 }
 _CHOICES: dict[str, tuple[Sequence[str], Callable[[str], object]]] = {

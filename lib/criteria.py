@@ -7,13 +7,14 @@ it is the project's own command, run by the toolkit on a commit and in a clean w
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from lib.commands import Ran
 from lib.errors import NotFound, OrchestratorError, Usage
 from lib.judgement import cleaning, specs
 from lib.models import LIVE, CriterionState
+from lib.records import dataclass
 from lib.store import record, writing
 
 #: Seconds until an errand that did not come to its end is started again, by how often that has happened.
@@ -22,6 +23,8 @@ PAUSE_SECONDS = (2, 30, 120, 600)
 MOST_FAILURES = len(PAUSE_SECONDS)
 _LONGEST_PAUSE_MS = max(PAUSE_SECONDS) * 1000
 _LONGEST_REASON = 2_000
+#: What a notice tells of one criterion's evidence at most, so that it has room for others.
+_LONGEST_TOLD = 300
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,11 @@ class Counts:
     fail: tuple[str, ...]
     open: tuple[str, ...]
 
+    @property
+    def share(self) -> str:
+        """The same where there is little room: `3/5`; empty without criteria."""
+        return f"{self.hold}/{self.total}" if self.total else ""
+
     def __str__(self) -> str:
         """The same in a line: `criteria 3 of 5 hold`."""
         parts = [f"criteria {self.hold} of {self.total} hold"]
@@ -119,10 +127,13 @@ class Judging:
 
 
 def begin(db: sqlite3.Connection, orchestration_id: str, found: Sequence[specs.Criterion]) -> None:
-    """Record what a spec says of when the work is done. Call it in the transaction of the launch."""
+    """Record what a spec says of when the work is done. Call it in the transaction of the launch.
+
+    The texts are recorded as a terminal can carry them; a check is run as it was written.
+    """
     db.executemany(
         "INSERT INTO criteria (orchestration_id, id, text, command) VALUES (?, ?, ?, ?)",
-        [(orchestration_id, one.id, one.text, one.check) for one in found],
+        [(orchestration_id, one.id, cleaning.clean(one.text), one.check) for one in found],
     )
 
 
@@ -163,6 +174,32 @@ def count(found: Sequence[Criterion]) -> Counts:
         fail=tuple(one.id for one in found if one.state is CriterionState.FAILS),
         open=tuple(one.id for one in found if one.state is CriterionState.OPEN),
     )
+
+
+def evidence(one: Criterion, *, when: Callable[[int], str]) -> str:
+    """What shows how a criterion stands, in a sentence; `when` writes a time (UTC milliseconds)."""
+    if closing := one.closing:
+        return f"by {closing.by} at {closing.commit[:12]}, {when(closing.at)}: {closing.reason}"
+    command = cleaning.clean(one.command or "")
+    if last := one.last:
+        left = f"`{command}` left with {last.exit_code} after {last.duration_ms / 1000:.1f} s"
+        return f"{left} at {last.commit[:12]}, {when(last.at)}"
+    return f"not checked yet: `{command}`" if command else "nothing checks it: close it by hand"
+
+
+def story(db: sqlite3.Connection, orchestration_id: str) -> str:
+    """How the criteria of an orchestration stand and what shows it, for a notice; empty when it has none."""
+    found = of_orchestration(db, orchestration_id)
+    if not found:
+        return ""
+    lines = [str(count(found))]
+    for one in found:
+        shown = f"{one.state}: {' '.join(evidence(one, when=_moment).split())}"
+        lines += [
+            f"{one.id} {one.text}",
+            f"    {shown if len(shown) <= _LONGEST_TOLD else shown[: _LONGEST_TOLD - 1] + '…'}",
+        ]
+    return "\n".join(lines)
 
 
 def standing(db: sqlite3.Connection, orchestration_id: str, tree: str, *, after: int = 0) -> Standing:
@@ -244,7 +281,7 @@ def close(
         )
     if one.command and not is_person:
         raise OrchestratorError(
-            f"{one.id} has a check, `{one.command}`, which decides; only a person closes it by hand",
+            f"{one.id} has a check, `{cleaning.clean(one.command)}`, which decides; only a person closes it by hand",
             hint="mend what the check shows, commit, and report again",
         )
     with writing(db):
@@ -351,6 +388,10 @@ def note_trouble(db: sqlite3.Connection, orchestration_id: str, trouble: str, *,
         if before is None or before.trouble != trouble:
             record(db, "criteria.failed", now=now, orchestration=orchestration_id, reason=trouble)
         db.execute("UPDATE judgings SET trouble = ? WHERE orchestration_id = ?", (trouble, orchestration_id))
+
+
+def _moment(at: int) -> str:
+    return datetime.fromtimestamp(at / 1000).strftime("%Y-%m-%d %H:%M")
 
 
 def _at(db: sqlite3.Connection, one: Criterion, tree: str) -> Check | None:

@@ -68,6 +68,13 @@ def before(line: str, at: int, *, number: int) -> int | None:
     return int(found[-1].timestamp() * 1000) if len(found) == number else None
 
 
+def offset_minutes(at: int) -> int:
+    """How far the clock on the wall of this machine is ahead of UTC at a time (UTC milliseconds)."""
+    offset = _local(at).utcoffset()
+    assert offset is not None
+    return round(offset.total_seconds() / 60)
+
+
 def _local(at: int) -> datetime:
     time.tzset()  # the daemon lives long: the machine's zone may be another by now
     return datetime.fromtimestamp(at / 1000, _HERE)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import logging.handlers
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
-from typing import Any
 
 from lib import (
     agents,
@@ -30,20 +23,26 @@ from lib import (
     holds,
     host,
     keeping,
+    logs,
     messages,
     news,
     notices,
     pings,
+    recorder,
     safekeeping,
+    service,
     signals,
     store,
 )
 from lib.config import Settings
+from lib.couriers import Couriers
 from lib.errands import Errands
-from lib.errors import Busy, NotFound, OrchestratorError, Unavailable
+from lib.errors import Busy, OrchestratorError
+from lib.fleet import fencing, members
 from lib.merging import integrations
-from lib.models import Agent, AgentState, MessageStatus, Priority, Process
+from lib.models import Agent, AgentState, MessageStatus, Priority
 from lib.queue import draining
+from lib.records import dataclass
 from lib.spending import budgets, halting, ledger
 from lib.tmux import Tmux
 from lib.together import handing_over, radar
@@ -57,13 +56,18 @@ WAITING_SECONDS = 2.0
 #: After a hook the agent's own state follows within 0.3 s; while messages wait, look again this soon.
 SETTLING_SECONDS = 0.1
 SETTLING_FOR_SECONDS = 1.0
-#: How long one delivery may wait for its acknowledgement; others are delivered meanwhile.
-ACKNOWLEDGED_WITHIN_SECONDS = 5.0
-_DELIVERIES_AT_ONCE = 4
+#: The share of one core that the daemon takes when something wakes it all the time: after a beat it rests so long.
+BUSY_SHARE = 0.2
+#: The longest rest; nothing that is due comes later by more than this.
+LONGEST_REST_SECONDS = 0.5
+#: So long does a beat wait for what it has delivered: most of it has arrived by then, and the beat knows of it.
+DELIVERING_SECONDS = 0.5
 #: How soon the errand of the notices is started again that has come to nothing.
 NOTICES_AGAIN_MS = 60_000
 #: How soon the errand of the snapshots is started again that has come to nothing.
 SNAPSHOTS_AGAIN_MS = 300_000
+#: How soon the link to the fleet is started again that has ended, and how often it is looked whether it has.
+LINK_AGAIN_MS = 30_000
 #: How soon it is looked again whether some agent gets on.
 STANDSTILL_AGAIN_MS = 20_000
 
@@ -86,6 +90,12 @@ class Life:
     kept_at: int | None = None
     #: When the errand of the radar was last started (UTC milliseconds).
     swept_at: int | None = None
+    #: When the link to the fleet was last started (UTC milliseconds).
+    linked_at: int | None = None
+    #: Whether nothing is kept here of a fleet that this machine is no host of any more.
+    is_alone: bool = False
+    #: Who brings messages.
+    couriers: Couriers = field(default_factory=Couriers)
     #: What was seen of transcripts.
     transcripts: governor.Observation = field(default_factory=governor.Observation)
     #: What is known of agents' transcripts.
@@ -94,6 +104,8 @@ class Life:
     budgets: budgets.Watch = field(default_factory=budgets.Watch)
     #: What was seen of the agents that are at work.
     observation: keeping.Observation = field(default_factory=keeping.Observation)
+    #: What records screens.
+    recorder: recorder.Recorder = field(default_factory=recorder.Recorder)
 
 
 @dataclass
@@ -113,11 +125,28 @@ class Beat:
     failed: bool = False
     #: Agents with messages that could not be delivered yet.
     waiting: list[Agent] = field(default_factory=list)
+    #: The screens that were captured in this beat, by pane.
+    captured: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_signals(beat: Beat) -> None:
     """Take what agents' hooks have reported."""
     beat.activity |= bool(signals.ingest(beat.db, beat.home))
+
+
+def record_screens(beat: Beat) -> None:
+    """Record what agents' windows show, where that has changed."""
+    found = recorder.look(
+        beat.db,
+        beat.tmux,
+        beat.home,
+        beat.life.recorder,
+        beat.life.settings.recording,
+        is_lively=beat.activity,
+        now=beat.now,
+    )
+    beat.captured = found.captured
+    beat.dues += [found.due] if found.due is not None else []
 
 
 def notice_limits(beat: Beat) -> None:
@@ -132,16 +161,23 @@ def govern_limits(beat: Beat) -> None:
         beat.life.transcripts,
         now=beat.now,
         terms=beat.life.settings.limits,
-        look=lambda agent: _window(beat.tmux, agent),
+        look=lambda agent: _window(beat, agent),
+        others=_others(beat),
     )
 
 
-def _window(tmux: Tmux, agent: Agent) -> str | None:
-    """What an agent's window shows; None when it has none."""
-    try:
-        return tmux.look(agent.pane_id).screen if agent.pane_id else None
-    except NotFound:
-        return None
+def _others(beat: Beat) -> governor.Others:
+    """The other hosts that share an account with this one, where there is a fleet."""
+    if beat.life.settings.fleet.url is None:
+        return governor.Nobody()
+    from lib.fleet import accounts  # noqa: PLC0415 - a machine alone need not load it
+
+    return accounts.Others(beat.db, beat.home, beat.now)
+
+
+def _window(beat: Beat, agent: Agent) -> str | None:
+    """What an agent's window shows; None when it has none. What was captured in this beat is not captured again."""
+    return beat.captured.get(agent.pane_id or "") or agents.screen(beat.tmux, agent)
 
 
 def _asks_holds(db: sqlite3.Connection) -> Callable[[Agent], bool]:
@@ -171,13 +207,10 @@ def escalate_authorizations(beat: Beat) -> None:
 
 
 def deliver_messages(beat: Beat) -> None:
-    """Deliver what waits, a few agents at a time: one that does not answer must not hold up the others."""
+    """Have delivered what waits: an agent that does not answer holds up neither the others nor the next beat."""
     waiting = [agent for agent in _with_messages(beat) if not _says_why_it_waits(beat, agent)]
     ready = [agent for agent in waiting if _may_take_text(beat, agent)]
-    if ready:
-        with ThreadPoolExecutor(min(_DELIVERIES_AT_ONCE, len(ready))) as pool:
-            for attempt in [pool.submit(_deliver_to, beat, agent.id) for agent in ready]:
-                attempt.result()
+    beat.life.couriers.send(beat.tmux, beat.home, [agent.id for agent in ready])
     still = set(messages.agents_with_pending(beat.db))
     # What waits for an agent that is gone waits for its resume, which delivers it.
     beat.waiting = [agent for agent in waiting if agent.id in still and agents.state_of(agent) is not AgentState.GONE]
@@ -212,15 +245,6 @@ def _may_take_text(beat: Beat, agent: Agent) -> bool:
     return first is not None and (first.status is not MessageStatus.QUEUED or first.priority is Priority.EMERGENCY)
 
 
-def _deliver_to(beat: Beat, agent_id: int) -> None:
-    db = store.connect(beat.home)
-    try:
-        desk = delivery.Desk(db, beat.tmux, beat.home)
-        delivery.deliver(desk, agents.get(db, agent_id), wait_seconds=ACKNOWLEDGED_WITHIN_SECONDS)
-    finally:
-        db.close()
-
-
 def count_spending(beat: Beat) -> None:
     """Count what agents have used since the last time."""
     beat.dues += ledger.keep_up(beat.db, beat.life.counting, now=beat.now)
@@ -233,7 +257,7 @@ def keep_budgets(beat: Beat) -> None:
         beat.db,
         life.budgets,
         grace_minutes=life.settings.budget.grace_minutes,
-        is_news=life.counting.is_news,
+        is_news=life.counting.is_news or _is_told_of_spending(beat),
         now=beat.now,
     )
     if budgets.to_be_stopped(beat.db, life.budgets, now=beat.now):
@@ -241,6 +265,15 @@ def keep_budgets(beat: Beat) -> None:
         life.errands.start(halting.ERRAND, "scheduler.py", "--stop-spending", "--quiet")
     if budgets.is_pausing(beat.db):
         beat.dues.append(beat.now + budgets.STOP_AGAIN_MS)
+
+
+def _is_told_of_spending(beat: Beat) -> bool:
+    """Whether another host of the fleet has told what it has spent since budgets were looked at."""
+    if beat.life.settings.fleet.url is None:
+        return False
+    from lib.fleet import totals  # noqa: PLC0415 - as in `_others`
+
+    return totals.heard_at(beat.db) >= (beat.life.budgets.looked_at or 0)
 
 
 def keep_teams(beat: Beat) -> None:
@@ -254,7 +287,11 @@ def look_for_stuck(beat: Beat) -> None:
     recovery = beat.life.settings.recovery
     if recovery.enabled:
         keeping.look_for_stuck(
-            beat.db, beat.tmux, beat.life.observation, stuck_minutes=recovery.stuck_minutes, now=beat.now
+            beat.db,
+            lambda agent: _window(beat, agent),
+            beat.life.observation,
+            stuck_minutes=recovery.stuck_minutes,
+            now=beat.now,
         )
 
 
@@ -366,8 +403,36 @@ def watch_overlaps(beat: Beat) -> None:
         life.swept_at = beat.now
 
 
+def keep_link(beat: Beat) -> None:
+    """Have the link to the fleet run, where there is a fleet. It outlives this daemon, and knows when to end."""
+    life = beat.life
+    if life.settings.fleet.url is None:
+        if not life.is_alone:
+            if members.is_linked(beat.db):
+                from lib.fleet import accounts  # noqa: PLC0415 - as in `_others`
+
+                accounts.leave(beat.db)
+            members.leave(beat.db, now=beat.now)
+            life.is_alone = True
+        return
+    life.is_alone = False
+    beat.dues.append(beat.now + LINK_AGAIN_MS)
+    if life.linked_at is not None and abs(beat.now - life.linked_at) < LINK_AGAIN_MS:
+        beat.dues.append(life.linked_at + LINK_AGAIN_MS)
+    # By its shebang: the environment of the daemon has no NATS.
+    elif life.errands.start_in_its_own(members.LINK, "fleet.py", "link", "--quiet"):
+        life.linked_at = beat.now
+
+
+def fence_teams(beat: Beat) -> None:
+    """Have the teams stand still whose entries of the fleet's queue may be another host's by now."""
+    beat.dues += fencing.fence(beat.db, beat.life.errands, now=beat.now)
+
+
 STEPS: tuple[Callable[[Beat], None], ...] = (
     read_signals,
+    fence_teams,
+    record_screens,
     govern_limits,
     count_spending,
     keep_budgets,
@@ -382,6 +447,7 @@ STEPS: tuple[Callable[[Beat], None], ...] = (
     drain_queue,
     keep_worktrees,
     watch_overlaps,
+    keep_link,
     send_notices,
 )
 
@@ -421,35 +487,25 @@ def _record_failure(db: sqlite3.Connection, step: str, error: Exception, now: in
         log.exception("the failure of %s could not be recorded", step)  # a full disk: the log has it
 
 
-def run(home: Path, tmux: Tmux, *, queue: bool = True) -> None:
+def run(home: Path, tmux: Tmux, *, queue: bool = True, logs_beats: bool = False) -> None:
     """Hold the lock of this state home and beat until SIGTERM. Raises `Busy` when another daemon runs.
 
-    `queue` is whether the spec queue drains as well. SIGHUP reads the configuration again.
+    `queue` is whether the spec queue drains as well, `logs_beats` whether the log has a line for each beat
+    (`logs.beats`). SIGHUP reads the configuration again.
     """
+    logs.log.setLevel(logging.DEBUG if logs_beats else logging.INFO)
     try:
         # Who asks whether a daemon runs holds the lock for an instant: that is no daemon.
-        with host.lock(_lock_path(home), wait_seconds=0.5):
-            life = Life(config.load(), Errands(home), queue)
-            _write_who_runs(home, life)
-            _configure_log(home)
+        with host.lock(service.lock_path(home), wait_seconds=0.5):
+            life = Life(config.load(), Errands(home), queue, couriers=Couriers(DELIVERING_SECONDS))
+            service.write_who_runs(home, queue=life.queue)
+            logs.write_to(logs.scheduler_path(home), older=5)
             _beat_until_stopped(home, tmux, life)
     except Busy:
-        raise _already_running(home, queue) from None
-
-
-def _already_running(home: Path, wants_queue: bool) -> Busy:
-    process = running(home)
-    if process is None:
-        return Busy("the scheduler is just starting")
-    lacks = wants_queue and not drains_queue(home)
-    return Busy(
-        f"the scheduler is already running (pid {process.pid})" + (", without the queue" if lacks else ""),
-        hint="scheduler.py --stop, then scheduler.py --queue-daemon" if lacks else None,
-    )
+        raise service.already_running(home, wants_queue=queue) from None
 
 
 def _beat_until_stopped(home: Path, tmux: Tmux, life: Life) -> None:
-    pipe = host.make_wake_pipe(home)
     asked: set[int] = set()
 
     def note(number: int, _frame: object) -> None:
@@ -459,27 +515,45 @@ def _beat_until_stopped(home: Path, tmux: Tmux, life: Life) -> None:
     # SIGCHLD: an errand has ended.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, note)
+    # Only now: who finds the pipe may send a signal.
+    pipe = host.make_wake_pipe(home)
     db = store.connect(home)
     log.info("started, pid %d", os.getpid())
     host.tell_systemd("READY=1")
-    settle_until = 0.0
+    settle_until, spent = 0.0, time.process_time()
     with host.Watch() as watch:
         while not asked & {signal.SIGTERM, signal.SIGINT}:
             if signal.SIGHUP in asked:
                 asked.discard(signal.SIGHUP)
                 _reload(life)
+            began = time.perf_counter()
             beat = tick(db, tmux, home, now=host.now_ms(), life=life)
+            logs.note_beat(beat.now, (time.perf_counter() - began) * 1000)
             host.tell_systemd("WATCHDOG=1")
             if beat.activity:
                 settle_until = time.monotonic() + SETTLING_FOR_SECONDS
             settling = beat.waiting and time.monotonic() < settle_until
             pause = SETTLING_SECONDS if settling else _seconds_to_next(db, beat, host.now_ms())
             watch.follow([agent.process for agent in agents.live(db) if agent.process])
+            spent = rest(since=spent)
             if watch.wait(pipe, pause):
                 settle_until = time.monotonic() + SETTLING_FOR_SECONDS
         host.tell_systemd("STOPPING=1")
+    life.couriers.close()
+    life.recorder.close()
     db.close()
     log.info("stopped")
+
+
+def rest(*, since: float) -> float:
+    """Rest for what has been spent, `since` a time of the processor (s), and return that time now.
+
+    With a few agents a beat takes milliseconds, and so does the rest. With a hundred whose hooks come ten times a
+    second what woke the daemon is taken together by the next beat.
+    """
+    spent = time.process_time()
+    time.sleep(min((spent - since) * (1 / BUSY_SHARE - 1), LONGEST_REST_SECONDS))
+    return spent
 
 
 def _reload(life: Life) -> None:
@@ -502,131 +576,3 @@ def _seconds_to_next(db: sqlite3.Connection, beat: Beat, now: int) -> float:
     if beat.failed:  # what is due may be what fails: trying again without a pause would fill the history
         return WAITING_SECONDS
     return min([seconds, *(max(0.0, (due - now) / 1000) for due in dues)])
-
-
-# -- who runs --
-
-
-def _lock_path(home: Path) -> Path:
-    return home / "scheduler.lock"
-
-
-def _write_who_runs(home: Path, life: Life) -> None:
-    # Beside the lock and not in it: holding the lock is the truth, this only names the holder.
-    process = host.process(os.getpid())
-    assert process
-    path = home / "scheduler.json"
-    draft = path.with_suffix(".new")
-    note = {**vars(process), "since": host.now_ms(), "queue": life.queue}
-    draft.write_text(json.dumps(note))
-    draft.replace(path)
-
-
-def running(home: Path) -> Process | None:
-    """The daemon of this state home, or None when none runs, or one that has not said yet who it is."""
-    if not _is_held(home):
-        return None
-    note = _who_runs(home)
-    try:
-        process = Process(int(note["pid"]), int(note["started"]), str(note["boot"]))
-    except (KeyError, TypeError, ValueError):
-        return None
-    # Who asks holds the lock for an instant as well: the note may be of a daemon that has ended.
-    return process if host.is_alive(process) else None
-
-
-def _is_held(home: Path) -> bool:
-    try:
-        with host.lock(_lock_path(home)):
-            return False
-    except Busy:
-        return True
-
-
-def drains_queue(home: Path) -> bool:
-    """Whether the daemon that runs, or ran last, drains the queue."""
-    return bool(_who_runs(home).get("queue"))
-
-
-def running_since(home: Path) -> int | None:
-    """When the daemon that runs, or ran last, was started (UTC milliseconds); None when that is not known."""
-    since = _who_runs(home).get("since")
-    return since if isinstance(since, int) else None
-
-
-def _who_runs(home: Path) -> dict[str, Any]:
-    try:
-        note = json.loads((home / "scheduler.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return note if isinstance(note, dict) else {}
-
-
-def start(home: Path, *, wait_seconds: float = 10.0) -> Process:
-    """Have a daemon run: start one, as a process of its own that outlives the terminal, unless one runs.
-
-    Raises `Unavailable` with the end of its log when it does not come up.
-    """
-    if process := running(home):
-        return process
-    (home / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (home / "logs" / "scheduler.out").open("ab") as output:
-        child = subprocess.Popen(
-            [sys.executable, str(config.ROOT / "scheduler.py"), "--daemon", "--queue-daemon"],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            cwd="/",
-        )
-    deadline = time.monotonic() + wait_seconds
-    while time.monotonic() < deadline:
-        if process := running(home):
-            if process.pid != child.pid:
-                # Another launch has won the race. Our child may not have looked at the lock yet, and would take
-                # the place of the other one if that is stopped now.
-                child.terminate()
-                child.wait()
-            return process
-        if child.poll() is not None and not _is_held(home):
-            break
-        time.sleep(0.02)
-    raise Unavailable("the scheduler did not start", hint=f"read {home / 'logs' / 'scheduler.out'}")
-
-
-def ensure(home: Path) -> str | None:
-    """Something waits to be done later: wake the daemon, or start it as `auto_start` allows.
-
-    Returns what a person should hear of it, or None.
-    """
-    if running(home):
-        host.wake(home)
-        return None
-    if not config.load().auto_start:
-        return "the scheduler is not running, and auto_start is off: start it with scheduler.py --daemon"
-    return f"started the scheduler (pid {start(home).pid})"
-
-
-def stop(home: Path, *, wait_seconds: float = 15.0) -> Process:
-    """End the daemon of this state home after its beat. Raises `NotFound` when none runs."""
-    process = running(home)
-    if process is None or not host.is_alive(process):
-        raise NotFound("the scheduler is not running", hint="scheduler.py --daemon")
-    with contextlib.suppress(ProcessLookupError):  # it has ended since the look
-        os.kill(process.pid, signal.SIGTERM)
-    deadline = time.monotonic() + wait_seconds
-    while host.is_alive(process):
-        if time.monotonic() > deadline:
-            raise Busy(f"the scheduler (pid {process.pid}) is still ending its beat", hint="scheduler.py --status")
-        time.sleep(0.02)
-    return process
-
-
-def _configure_log(home: Path) -> None:
-    folder = home / "logs"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handler = logging.handlers.RotatingFileHandler(folder / "scheduler.log", maxBytes=1_000_000, backupCount=5)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)

@@ -10,15 +10,16 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lib import agents, claude, config, holds, host, messages, signals
+from lib import agents, config, holds, host, messages, signals
+from lib.claude import transcripts
 from lib.composer import Composer
-from lib.errors import Busy, OrchestratorError, Unavailable
+from lib.errors import Busy, Gone, NotFound, OrchestratorError
 from lib.judgement import framing, screens
 from lib.models import PENDING, Agent, AgentState, Hold, Message, MessageKind, MessageStatus, Priority
+from lib.records import dataclass
 from lib.tmux import Tmux
 
 #: Claude Code shows a paste of 10 KB within 0.4 s and one of 5,000 lines (2,500 chunks) within 12 s, during which
@@ -29,6 +30,8 @@ _SHOWN_SECONDS_PER_CHUNK = 0.02
 _LOOK_AGAIN_SECONDS = 2.5
 #: Between two readings of a transcript, for an agent that has no hooks of ours.
 _TRANSCRIPT_SECONDS = 0.1
+#: Between two looks whether something has happened.
+_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 0.1
 #: How long after Enter a message that is nowhere to be found counts as lost.
 _LOST_AFTER_MS = 10_000
 _ATTEMPTS = 3
@@ -57,7 +60,7 @@ def send(
 ) -> Message:
     """Record a message and deliver it if the agent can take it now. Returns it as the ledger then has it.
 
-    Raises `Unavailable` when the agent is gone: nothing is recorded, and nothing typed. `interrupt` ends the
+    Raises `Gone` when the agent is: nothing is recorded, and nothing typed. `interrupt` ends the
     turn that the agent is in, which is the only way that a key other than Enter reaches an agent at work.
     """
     check_is_there(agent)
@@ -66,16 +69,20 @@ def send(
 
 
 def check_is_there(agent: Agent) -> None:
-    """Raise `Unavailable` when an agent is gone. One that is yet to be started gets what waits for it then."""
+    """Raise `Gone` when an agent is. One that is yet to be started gets what waits for it then."""
     if agent.process is None and not agent.is_guest:
-        return
+        return  # of an agent of another host only that one knows
     if agents.state_of(agent) is AgentState.GONE:
         hint = "auto_orchestrate.py --project PROJECT --resume"
-        raise Unavailable(f"{agent.target} is gone: its process has ended", hint=hint)
+        raise Gone(f"{agent.target} is gone: its process has ended", hint=hint)
 
 
 def attempt(desk: Desk, agent: Agent, message: Message, *, wait_seconds: float, interrupt: bool = False) -> Message:
     """Deliver a message that is recorded, if the agent can take it now. Returns it as the ledger then has it."""
+    if agent.host:
+        from lib.fleet import letters  # noqa: PLC0415 - only a message to another host pays for it
+
+        return letters.follow(desk.db, desk.home, message, wait_seconds=wait_seconds)
     if interrupt:
         _interrupt(desk, agent, message)
     if wait_seconds > 0:
@@ -91,8 +98,11 @@ def resend(desk: Desk, message: Message, *, wait_seconds: float) -> Message:
             hint=f"claude_control.py messages show {message.id}",
         )
     agent = agents.get(desk.db, message.agent_id)
+    if agent.host:
+        messages.send_anew(desk.db, message, agent, "sent again by hand", now=host.now_ms())
+        return attempt(desk, agent, messages.get(desk.db, message.id), wait_seconds=wait_seconds)
     if agents.state_of(agent) is AgentState.GONE:
-        raise Unavailable(f"{agent.target} is gone: its process has ended", hint="claude_control.py status")
+        raise Gone(f"{agent.target} is gone: its process has ended", hint="claude_control.py status")
     messages.requeue(desk.db, message, agent, "sent again by hand", now=host.now_ms())
     deliver(desk, agent, until=message.id, wait_seconds=wait_seconds)
     return messages.get(desk.db, message.id)
@@ -101,7 +111,7 @@ def resend(desk: Desk, message: Message, *, wait_seconds: float) -> Message:
 def interrupt(desk: Desk, agent: Agent) -> str | None:
     """End the turn that an agent is in. Returns None when it has none any more, else what is in the way."""
     try:
-        with host.lock(_lock_of(desk, agent), wait_seconds=_INTERRUPTED_WITHIN_SECONDS):
+        with host.lock(lock_of(desk, agent), wait_seconds=_INTERRUPTED_WITHIN_SECONDS):
             composer = Composer(desk.tmux, agent)
             if composer.look() and composer.interrupt(within_seconds=_INTERRUPTED_WITHIN_SECONDS):
                 return None
@@ -125,7 +135,7 @@ def deliver(desk: Desk, agent: Agent, *, until: int | None = None, wait_seconds:
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
-            with host.lock(_lock_of(desk, agent)):
+            with host.lock(lock_of(desk, agent)):
                 _deliver_in_order(desk, agent, until, deadline)
                 return
         except Busy:
@@ -138,7 +148,8 @@ def deliver(desk: Desk, agent: Agent, *, until: int | None = None, wait_seconds:
             time.sleep(0.02)
 
 
-def _lock_of(desk: Desk, agent: Agent) -> Path:
+def lock_of(desk: Desk, agent: Agent) -> Path:
+    """Who types to an agent holds this."""
     return desk.home / "locks" / f"agent-{agent.id}.lock"
 
 
@@ -160,7 +171,10 @@ def _deliver_in_order(desk: Desk, agent: Agent, until: int | None, deadline: flo
         message = _next(desk, agent, waiting)
         if message is None:
             return
-        reason = _bring(desk, agent, message, deadline)
+        try:
+            reason = _bring(desk, agent, message, deadline)
+        except NotFound:  # the window, or the whole tmux server, has gone since the look: how far it came is recorded
+            reason = f"{agent.role}'s window has gone"
         if reason:
             messages.hold(desk.db, message, reason)
             _hold_behind(desk, message, until, reason)
@@ -223,14 +237,33 @@ def _bring(desk: Desk, agent: Agent, message: Message, deadline: float) -> str |
         return None
     start = _transcript_size(agent)
     if message.status is MessageStatus.QUEUED:
-        obstacle = composer.obstacle(between_tools=message.priority is Priority.EMERGENCY)
-        if obstacle:
+        obstacle = _obstacle(desk, composer, between_tools=message.priority is Priority.EMERGENCY)
+        if obstacle and not _has_come_late(composer, message):
             return obstacle
-        trouble = _type(desk, composer, message)
+        trouble = _submit_late(desk, composer, message) if obstacle else _type(desk, composer, message)
     else:
         start = 0
         trouble = _settle(desk, composer, message)
     return trouble or _await_acknowledgement(desk, composer, messages.get(desk.db, message.id), start, deadline)
+
+
+def _obstacle(desk: Desk, composer: Composer, *, between_tools: bool = False) -> str | None:
+    return composer.obstacle(
+        between_tools=between_tools,
+        is_over=lambda message_id: not messages.is_under_way(desk.db, composer.agent.id, message_id),
+    )
+
+
+def _has_come_late(composer: Composer, message: Message) -> bool:
+    """Whether an idle agent shows a message that was pasted and given up: its window had stood still."""
+    is_idle = agents.state_of(composer.agent) is AgentState.IDLE
+    return message.pasted_at is not None and is_idle and composer.ends_with(_last_line(message))
+
+
+def _submit_late(desk: Desk, composer: Composer, message: Message) -> str | None:
+    if not messages.pasting(desk.db, message, composer.agent, now=host.now_ms()):
+        return "it does not wait any more"
+    return _submit(desk, composer, message)
 
 
 def _type(desk: Desk, composer: Composer, message: Message) -> str | None:
@@ -248,15 +281,21 @@ def _patience_seconds(message: Message) -> float:
 
 def _is_shown(composer: Composer, last_line: str, patience_seconds: float) -> bool:
     """Whether the composer comes to show the end of a paste; false when nothing has changed for so long."""
-    before, changed_at = composer.draft(), time.monotonic()
+    before, began = composer.draft(), time.monotonic()
+    changed_at = began
     while not screens.ends_with_line(before or "", last_line):
         if time.monotonic() >= changed_at + patience_seconds:
             return False
-        time.sleep(0.01)
+        _pause(began)
         draft = composer.draft()
         if draft != before:
             before, changed_at = draft, time.monotonic()
     return True
+
+
+def _pause(began: float) -> None:
+    """Until the next look for what began then: a tenth of the time so far, since looking takes what others wait for."""
+    time.sleep(min(_LONGEST_PAUSE_SECONDS, max(_SHORTEST_PAUSE_SECONDS, (time.monotonic() - began) / 10)))
 
 
 def _typed(message: Message) -> str:
@@ -279,10 +318,12 @@ def _submit(desk: Desk, composer: Composer, message: Message) -> str | None:
 
 def _settle(desk: Desk, composer: Composer, message: Message) -> str | None:
     """Find out what became of a message that somebody has pasted or submitted and nobody has seen arrive."""
-    agent = composer.agent
+    agent, now = composer.agent, host.now_ms()
     if composer.ends_with(_last_line(message)):
-        return _submit(desk, composer, message)
-    now = host.now_ms()
+        # Enter may just have been pressed by somebody else, and not be shown yet: then another one would submit the
+        # draft that was put aside, which comes back after the first.
+        is_fresh = message.submitted_at is not None and 0 <= now - message.submitted_at < _LOOK_AGAIN_SECONDS * 1000
+        return None if is_fresh else _submit(desk, composer, message)
     age = now - max(message.pasted_at or 0, message.submitted_at or 0)
     is_young = age < _LOST_AFTER_MS + _patience_seconds(message) * 1000
     if message.kind is MessageKind.COMMAND and is_young:
@@ -290,7 +331,7 @@ def _settle(desk: Desk, composer: Composer, message: Message) -> str | None:
     if is_young and composer.draft():
         # It may be the beginning of the message: what is put aside now would be torn apart.
         return f"pasted to {agent.role}, whose composer does not show all of it"
-    obstacle = composer.obstacle()
+    obstacle = _obstacle(desk, composer)
     if obstacle:
         return obstacle
     if is_young:
@@ -307,23 +348,23 @@ def _settle(desk: Desk, composer: Composer, message: Message) -> str | None:
 
 
 def _transcript_size(agent: Agent) -> int:
-    path = claude.transcript(agent.config_dir, agent.conversation_id)
+    path = transcripts.find(agent.config_dir, agent.conversation_id)
     return path.stat().st_size if path else 0
 
 
 def _look_in_transcript(desk: Desk, agent: Agent, message: Message, start: int) -> bool:
     """Whether the agent's own transcript, from a position on, settles a message since it was pasted."""
-    path = claude.transcript(agent.config_dir, agent.conversation_id)
+    path = transcripts.find(agent.config_dir, agent.conversation_id)
     if path is None:
         return False
     now, since = host.now_ms(), message.pasted_at or 0
     if message.kind is MessageKind.COMMAND:
-        ran = claude.ran_command(path, message.body, start=start, since=since)
+        ran = transcripts.ran_command(path, message.body, start=start, since=since)
         if ran:
             messages.confirm(desk.db, agent, message, now=now)
         return ran
     mark = framing.head(message.id, message.sender)
-    found = [prompt for prompt in claude.prompts(path, start=start, since=since) if mark in prompt]
+    found = [prompt for prompt in transcripts.prompts(path, start=start, since=since) if mark in prompt]
     if any(messages.acknowledge(desk.db, agent, prompt, proof="transcript", now=now) for prompt in found):
         return True
     return any(_settle_changed(desk, agent, message, prompt) for prompt in found)
@@ -357,8 +398,9 @@ def _close_dialog(desk: Desk, composer: Composer, message: Message) -> str | Non
 
 def _await_acknowledgement(desk: Desk, composer: Composer, message: Message, start: int, deadline: float) -> str | None:
     has_hooks = not composer.agent.is_guest and message.kind is not MessageKind.COMMAND
-    look_again = time.monotonic() + _LOOK_AGAIN_SECONDS
-    read_again = time.monotonic() + (_LOOK_AGAIN_SECONDS if has_hooks else _TRANSCRIPT_SECONDS)
+    began = time.monotonic()
+    look_again = began + _LOOK_AGAIN_SECONDS
+    read_again = began + (_LOOK_AGAIN_SECONDS if has_hooks else _TRANSCRIPT_SECONDS)
     while True:
         signals.ingest(desk.db, desk.home)
         if not _is_pending(desk, message.id):  # acknowledged, or cancelled with its team
@@ -377,4 +419,4 @@ def _await_acknowledgement(desk: Desk, composer: Composer, message: Message, sta
             if composer.ends_with(_last_line(message)):
                 # The text stands there once, so another Enter cannot submit it twice.
                 _submit(desk, composer, message)
-        time.sleep(0.01)
+        _pause(began)

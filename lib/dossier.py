@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
-import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
-from lib import agents, history, messages, orchestrations, status, store, templates
+from lib import agents, criteria, history, messages, orchestrations, status, store, templates
+from lib.criteria import Criterion
 from lib.errors import OrchestratorError
 from lib.git import worktrees
 from lib.git.worktrees import Commit
-from lib.judgement import prices
+from lib.judgement import durations, prices
+from lib.judgement.durations import LaneTimes, Took
 from lib.judgement.prices import Bill
 from lib.models import LIVE, Event, Orchestration
+from lib.records import dataclass
 from lib.spending import ledger
 from lib.spending.ledger import Spent
 from lib.status import OrchestrationStatus
+from lib.together import handing_over
 
 #: What a report holds at most: sentences of the story (the newest), commits (the newest).
 MOST_SENTENCES = 200
@@ -27,8 +29,8 @@ PARTS = 48
 
 _GIT_SECONDS = 20.0
 _PAGE = 1000
-#: What every message and every check-in leaves: the pictures show how many, the story does without.
-_TOO_MANY = ("message.acknowledged", "check_in.fired")
+#: What every message, check-in and commit leaves: the pictures or the commits show it, the story does without.
+_TOO_MANY = ("message.acknowledged", "check_in.fired", "branch.moved")
 _TROUBLES = ("candidate.red", "candidate.conflict", "report.check_failed", "limit.hit", "hook.StopFailure")
 #: What the picture of a team's time shows of each agent.
 MARKS = {
@@ -60,12 +62,11 @@ class Mark:
 
 @dataclass(frozen=True)
 class Traffic:
-    """The messages that arrived, by the role they went to; how long it took, half of them and the slowest (seconds)."""
+    """The messages that arrived, by the role they went to, and how long that took; and how many failed."""
 
     arrived: dict[str, int]
     failed: int
-    median: float | None
-    longest: float | None
+    took: Took
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ class Dossier:
     left_out: int
     marks: tuple[Mark, ...]
     traffic: Traffic
+    criteria: tuple[Criterion, ...]
+    lanes: tuple[LaneTimes, ...]
     total: Bill
     bills: dict[str, Bill]
     spent_parts: tuple[float, ...]
@@ -110,6 +113,8 @@ def of(db: sqlite3.Connection, found: Orchestration, *, now: int) -> Dossier:
         left_out=max(0, len(story) - MOST_SENTENCES),
         marks=tuple(_marks(happened, roles, found.created_at, took)),
         traffic=_traffic(db, found.id, roles),
+        criteria=tuple(criteria.of_orchestration(db, found.id)),
+        lanes=handing_over.times_of(db, found.id, happened),
         total=prices.bill(price_list, [one.item for one in spent]),
         bills=_by_role(spent, price_list),
         spent_parts=_spent_parts(spent, price_list, found.created_at, took),
@@ -152,12 +157,10 @@ def _marks(happened: Iterable[Event], roles: dict[int, str], since: int, took: i
 
 def _traffic(db: sqlite3.Connection, orchestration_id: str, roles: dict[int, str]) -> Traffic:
     rows = messages.ways(db, orchestration_id)
-    taken = [(done - begun) / 1000 for _, begun, done in rows if done is not None]
     return Traffic(
         arrived=dict(Counter(roles[agent_id] for agent_id, _, done in rows if done is not None)),
         failed=sum(done is None for _, _, done in rows),
-        median=round(statistics.median(taken), 1) if taken else None,
-        longest=round(max(taken), 1) if taken else None,
+        took=durations.took([done - begun for _, begun, done in rows if done is not None]),
     )
 
 

@@ -11,10 +11,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from lib import config, host
+from lib.records import dataclass
 
 #: What a service manager has set for the daemon alone.
 _OF_THE_SERVICE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
@@ -28,17 +29,24 @@ class Errands:
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, name: str, door: str, *arguments: str) -> bool:
-        """Run a door as `name` unless that runs already. Returns whether it was started.
+        """Run a door as `name` unless that runs already, in our own environment. Returns whether it was started.
 
         What it prints goes to `logs/NAME.out` of the state home, which holds the last run only.
         """
+        return self._start(name, [sys.executable, str(config.ROOT / door), *arguments])
+
+    def start_in_its_own(self, name: str, door: str, *arguments: str) -> bool:
+        """The same for a door that needs more than our environment has: by its shebang, which finds its own."""
+        return self._start(name, [str(config.ROOT / door), *arguments])
+
+    def _start(self, name: str, command: list[str]) -> bool:
         if self.is_running(name):
             return False
         logs = self.home / "logs"
         logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (logs / f"{name}.out").open("wb") as output:
             self._running[name] = subprocess.Popen(
-                [sys.executable, str(config.ROOT / door), *arguments],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -54,6 +54,10 @@ class Unavailable(OrchestratorError):
     exit_code = ExitCode.NOT_NOW
 
 
+class Gone(Unavailable):
+    """Whom it is for has ended: it comes back when somebody brings it back, and not by waiting."""
+
+
 def together(found: Sequence[OrchestratorError], title: str) -> OrchestratorError:
     """One error for all that was found: of the first one's kind, each with a line of its own below `title`."""
     lines = dict.fromkeys(f"{one.sentence}; next: {one.hint}" if one.hint else one.sentence for one in found)

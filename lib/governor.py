@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+from typing import Protocol
 
-from lib import agents, claude, host, limits, messages, orchestrations, resets
+from lib import agents, decisions, host, limits, messages, orchestrations, resets
+from lib.claude import refusals, transcripts
 from lib.config import LimitSettings
-from lib.judgement import screens
+from lib.judgement import choices, screens
 from lib.models import Agent, AgentState, Limit, LimitKind, LimitSource, OrchestrationStatus
+from lib.records import dataclass
 from lib.store import writing
 
 MINUTE_MS = 60_000
@@ -29,6 +32,29 @@ _TRANSCRIPTS_EVERY_MS = 10_000
 
 #: What an agent's window shows, as tmux captures it; None when it has none.
 Look = Callable[[Agent], str | None]
+
+
+class Others(Protocol):
+    """The other hosts of a fleet that share an account with this one."""
+
+    def wait_until(self, limit: Limit, *, wants: bool) -> int | None:
+        """Until when to wait before it is asked again (UTC milliseconds); None when an agent may try here now.
+
+        `wants` is whether one here would ask its model something.
+        """
+
+    def turns(self, limit: Limit) -> tuple[int, int]:
+        """How many of the hosts go on before this one, and how many there are, so that all go on one after another."""
+
+
+class Nobody:
+    """A machine alone."""
+
+    def wait_until(self, limit: Limit, *, wants: bool) -> int | None:
+        return None
+
+    def turns(self, limit: Limit) -> tuple[int, int]:
+        return 0, 1
 
 
 @dataclass
@@ -52,6 +78,7 @@ class _Turn:
     now: int
     terms: LimitSettings
     look: Look
+    others: Others
 
 
 def govern(
@@ -61,6 +88,7 @@ def govern(
     now: int,
     terms: LimitSettings,
     look: Look = lambda agent: None,
+    others: Others | None = None,
 ) -> list[int]:
     """Take every open limit one step further. Returns when something is due again (UTC milliseconds)."""
     notice(db, observation, now=now, terms=terms)
@@ -69,7 +97,7 @@ def govern(
     dues = []
     for limit in found:
         covered = [agent for agent in live if limits.covers(limit, agent)]
-        dues.append(_step(_Turn(db, limit, covered, now, terms, look)))
+        dues.append(_step(_Turn(db, limit, covered, now, terms, look, others or Nobody())))
     return [due for due in dues if due is not None]
 
 
@@ -84,7 +112,7 @@ def notice(db: sqlite3.Connection, observation: Observation, *, now: int, terms:
     for agent in agents.live(db):
         known = observation.paths.get(agent.id)
         if known is None or known[0] != agent.conversation_id:
-            path = claude.transcript(agent.config_dir, agent.conversation_id)
+            path = transcripts.find(agent.config_dir, agent.conversation_id)
             if path is None:
                 continue
             known = observation.paths[agent.id] = (agent.conversation_id, path)
@@ -99,7 +127,7 @@ def _look_at_transcript(
         if observation.sizes.get(agent.id) == size:
             return
         observation.sizes[agent.id] = size
-        found = claude.last_refusal(path)
+        found = refusals.last(path)
     except OSError:  # removed meanwhile, or not ours to read: the next look finds another, or none
         observation.paths.pop(agent.id, None)
         observation.failures += 1
@@ -110,7 +138,7 @@ def _look_at_transcript(
 
 def look_at_guest(db: sqlite3.Connection, agent: Agent, *, now: int, terms: LimitSettings) -> None:
     """Look how the last turn of a guest has ended, of which no hook of ours tells."""
-    path = claude.transcript(agent.config_dir, agent.conversation_id)
+    path = transcripts.find(agent.config_dir, agent.conversation_id)
     if path is None:
         return
     _look_at_transcript(db, agent, path, Observation(), terms)
@@ -133,17 +161,10 @@ def _step(turn: _Turn) -> int | None:
     if limit.look_at is None:
         limits.need_attention(turn.db, limit, now=turn.now)
         return None
-    if _is_due(limit, turn.now):
+    if limits.is_due(limit, turn.now):
         return _try(turn)
     is_fresh = limit.source is LimitSource.HOOK and 0 <= turn.now - limit.refused_at < _LOOK_MS
     return turn.now + _WRITTEN_WITHIN_MS if is_fresh else limit.look_at
-
-
-def _is_due(limit: Limit, now: int) -> bool:
-    if limit.look_at is None:
-        return False
-    # A time that was counted by a clock that was set back since would take as long as that to come.
-    return now >= limit.look_at or (limit.resets_at is None and host.was_set_back(limit.refused_at, now))
 
 
 def _read_time_again(turn: _Turn) -> None:
@@ -151,7 +172,7 @@ def _read_time_again(turn: _Turn) -> None:
     agent = next((one for one in turn.covered if one.id == turn.limit.refused_by), None)
     if agent is None or abs(turn.now - turn.limit.refused_at) > MINUTE_MS:
         return
-    path = claude.transcript(agent.config_dir, agent.conversation_id)
+    path = transcripts.find(agent.config_dir, agent.conversation_id)
     if path:
         _look_at_transcript(turn.db, agent, path, Observation(), turn.terms)
     limit = limits.get(turn.db, turn.limit.id)
@@ -164,9 +185,9 @@ def _read_time_again(turn: _Turn) -> None:
 
 def _has_answered(agent: Agent, since: int) -> bool:
     """Whether an agent's model has answered it since a time: its transcript says so."""
-    path = claude.transcript(agent.config_dir, agent.conversation_id)
+    path = transcripts.find(agent.config_dir, agent.conversation_id)
     try:
-        return path is not None and claude.has_answered_since(path, since)
+        return path is not None and transcripts.has_answered_since(path, since)
     except OSError:  # removed since it was found
         return False
 
@@ -182,11 +203,11 @@ def _patience_until(turn: _Turn, agent: Agent) -> int:
         return 0
     if not found.is_cut_off or found.cut_off_at is None or found.epoch != agent.epoch:
         return 0
-    if not claude.continues_by_itself(agent.program, turn.limit.kind, resets_at, found.cut_off_at):
+    if not refusals.continues_by_itself(agent.program, turn.limit.kind, resets_at, found.cut_off_at):
         return 0
     shown = turn.look(agent)
     does = shown is None or screens.continues_by_itself(shown) is not False
-    return resets_at + claude.AUTO_CONTINUES_WITHIN_MS if does else 0
+    return resets_at + refusals.AUTO_CONTINUES_WITHIN_MS if does else 0
 
 
 def _wants_something(turn: _Turn, agent: Agent) -> bool:
@@ -201,13 +222,21 @@ def _try(turn: _Turn, *, but: int | None = None) -> int:
     """Let one agent go on and see what comes of it. When nobody is there who wants to, the limit is over."""
     there = [agent for agent in turn.covered if agent.id != but and _can_try(turn.db, agent)]
     wants = [agent for agent in there if _wants_something(turn, agent)]
+    if turn.limit.agent_id is None:
+        until = turn.others.wait_until(turn.limit, wants=bool(wants))
+        if until is not None:
+            return until
     if not wants:
         limits.be_over(turn.db, turn.limit, None, now=turn.now)
         return turn.now
-    first, patience = min(((agent, _patience_until(turn, agent)) for agent in wants), key=lambda one: one[1])
+    patience = {agent.id: _patience_until(turn, agent) for agent in wants}
+    chosen = choices.first_to_try(list(patience.items()))
+    first = next(agent for agent in wants if agent.id == chosen)
     with writing(turn.db):
-        limits.begin_trial(turn.db, turn.limit, first, now=turn.now)
-        if turn.now >= patience:
+        is_told = limits.begin_trial(turn.db, turn.limit, first, now=turn.now)
+        given = {"patience": list(patience.items())}
+        decisions.note(turn.db, "trial", given, chosen, now=turn.now, is_told=is_told)
+        if turn.now >= patience[chosen]:
             limits.let_go(turn.db, turn.limit, first, now=turn.now)
     return turn.now + _LOOK_MS
 
@@ -244,14 +273,18 @@ def _watch_trial(turn: _Turn, tried_at: int) -> int:
 def _release(turn: _Turn) -> int | None:
     """Let the next agent go on when it is its turn; who has nothing to do waits for nobody."""
     found = {agent.id: limits.standing(turn.db, turn.limit, agent.id) for agent in turn.covered}
-    spacing_ms = round(turn.terms.spacing_seconds * 1000)
+    place, count = turn.others.turns(turn.limit)
+    one_ms = round(turn.terms.spacing_seconds * 1000)
+    # With many hosts not longer than a minute, so that nobody waits for hours.
+    spacing_ms = max(one_ms, min(one_ms * count, MINUTE_MS))
     next_at = max((one.released_at for one in found.values() if one.released_at is not None), default=0) + spacing_ms
+    next_at = max(next_at, (turn.limit.over_at or 0) + spacing_ms * place // count)
     dues = []
     held = [agent for agent in turn.covered if found[agent.id].released_at is None]
     for agent in sorted(held, key=lambda agent: not found[agent.id].is_cut_off):
         patience, wants = _patience_until(turn, agent), _wants_something(turn, agent)
         its_turn_at = max(patience, next_at if wants else 0)
-        if turn.now < its_turn_at and not host.was_set_back(its_turn_at, turn.now + claude.AUTO_CONTINUES_WITHIN_MS):
+        if turn.now < its_turn_at and not host.was_set_back(its_turn_at, turn.now + refusals.AUTO_CONTINUES_WITHIN_MS):
             dues.append(its_turn_at)
             continue
         limits.let_go(turn.db, turn.limit, agent, now=turn.now)

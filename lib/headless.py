@@ -1,6 +1,6 @@
 """Claude Code without a window: one question, one answer in a given shape.
 
-With claude.py and screens.py the only room that knows Claude Code's flags and output. Measured with 2.1.330:
+With claude/ and screens.py the only room that knows Claude Code's flags and output. Measured with 2.1.330:
 
 - The answer comes by a tool of Claude Code's own, StructuredOutput, which refuses what is not of the shape. When the
   model never calls it, it leaves with 0 and no `structured_output`; when it never gets it right, with 1 and `errors`;
@@ -33,13 +33,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from lib import claude
+from lib.claude import starting
 from lib.errors import Unavailable
 from lib.judgement import shapes
+from lib.records import dataclass
 
 #: What reads in the folder alone, because it is not allowed by name.
 READING = ("Read", "Grep", "Glob")
@@ -219,7 +219,7 @@ def _ends_with_parent() -> Callable[[], object] | None:
 
 def _environment() -> dict[str, str]:
     """That of this process, as if Claude Code were started by hand, in no agent, in no window, and by no door."""
-    kept = claude.without_identity(os.environ)
+    kept = starting.without_identity(os.environ)
     for name in ("TMUX", "TMUX_PANE", "VIRTUAL_ENV"):
         kept.pop(name, None)
     own = str(Path(sys.prefix) / "bin")

@@ -6,16 +6,35 @@ import sqlite3
 
 from lib import agents, messages
 from lib.errors import NotFound
+from lib.judgement import cleaning
 from lib.models import Event
 
 #: With a time before it a sentence fits a terminal of 100 columns; so what matters stands first, and quotes last.
 LONGEST = 88
 
+_STUCK = {
+    "agent.nudged": "shows no sign of work, and is asked",
+    "agent.stuck": "may be stuck",
+    "agent.got_on": "gets on again",
+}
+_BUDGETS = {
+    "budget.warned": "a budget is nearly used up",
+    "budget.spent": "a budget is used up: the work is to be wrapped up",
+    "budget.paused": "a budget pauses the work",
+    "budget.reopened": "the work goes on: its budget has room again",
+}
+
 
 def sentence(db: sqlite3.Connection, event: Event, *, longest: int = LONGEST) -> str | None:
-    """One line about an event, or None for one that is only of use to a program."""
+    """One plain line about an event, or None for one that is only of use to a program.
+
+    What agents and specs say in it is text: it holds no control characters.
+    """
     said = _sentence(db, event)
-    return said if said is None or len(said) <= longest else f"{said[: longest - 3]}..."
+    if said is None:
+        return None
+    said = cleaning.one_line(said)
+    return said if len(said) <= longest else f"{said[: longest - 3]}..."
 
 
 def _sentence(db: sqlite3.Connection, event: Event) -> str | None:
@@ -36,6 +55,10 @@ def _sentence(db: sqlite3.Connection, event: Event) -> str | None:
             return f"message {event.message_id} to {role} failed: {data.get('reason')}"
         case "check_in.fired":
             return f"check-in for {role}"
+        case "agent.answered":
+            return f"a person answered {role} in its window: {data.get('choice')}"
+        case "branch.moved":
+            return f"{role}'s branch moves to {str(data.get('new'))[:7]}"
         case "report.completion":
             return f"{role} reports completion with commit {str(data.get('commit'))[:7]}: {data.get('summary')}"
         case "report.waiting":
@@ -62,23 +85,47 @@ def _sentence(db: sqlite3.Connection, event: Event) -> str | None:
             return f"the work is delivered to {data.get('branch')} as {str(data.get('commit'))[:7]} ({data.get('tag')})"
         case "integration.kept_back":
             return f"the work is not delivered: {data.get('reason')}"
+        case "bulletin.made" if event.orchestration_id:
+            return f"{role} is told what is new in {data.get('project') or 'all projects'}"
+        case "bulletin.not_made":
+            return f"a related project was not told: {data.get('reason')}"
         case "branch.synced":
             return f"{data.get('from')} has come into the branch of {role}, with {data.get('commits')} new commits"
         case "branch.settled":
             return f"the merge of {role} was settled ({data.get('strategy')}): {_files(data.get('files'))}"
-        case "integration.not_shared" | "merging.failed" | "criteria.failed" | "radar.off":
+        case "integration.not_shared" | "merging.failed" | "criteria.failed" | "radar.off" | "recording.failed":
             return str(data.get("reason"))
         case "limit.hit" | "limit.moved" | "limit.again":
             again = {"limit.moved": "now ", "limit.again": "still "}.get(event.kind, "")
-            return f"{role} is {again}limited ({data.get('about')}): {data.get('said')}"
+            who = role if event.agent_id is not None else f"the account (met on {data.get('host')})"
+            return f"{who} is {again}limited ({data.get('about')}): {data.get('said')}"
         case "limit.tried":
             return f"{role} goes first after the limit"
+        case "limit.alone":
+            return f"this host tries by itself whether the limit is over: {data.get('why')}"
         case "limit.over":
             return "the limit is over"
         case "limit.released":
             return f"{role} may go on"
         case "hook.StopFailure":
             return f"{role}'s turn failed: {data.get('details')}"
+        case "agent.nudged" | "agent.stuck" | "agent.got_on":
+            return f"{role} {_STUCK[event.kind]}"
+        case "authorization.requested":
+            return f"{role} asks {data.get('target')}: {data.get('what')}"
+        case "authorization.escalated":
+            return f"nobody has answered {role}: {data.get('target')} is asked"
+        case "authorization.granted" | "authorization.refused" | "authorization.expired":
+            why = f": {data['reason']}" if data.get("reason") else ""
+            return f"the request of {role} is {event.kind.partition('.')[2]}{why}"
+        case "budget.warned" | "budget.spent" | "budget.paused" | "budget.reopened":
+            return _BUDGETS[event.kind]
+        case "recording.goes_on":
+            return "screens are recorded again"
+        case "daemon.step_failed":
+            return f"the scheduler's step {data.get('step')} failed: {data.get('error')}"
+        case "orchestration.reviving":
+            return f"the scheduler starts it again: {data.get('missing')}"
         case "pause.begun" | "pause.over":
             return f"a person has {'paused the team' if event.kind == 'pause.begun' else 'let the team go on'}"
         case "hook.SessionEnd":
@@ -111,7 +158,8 @@ def _role(db: sqlite3.Connection, event: Event) -> str:
     if event.agent_id is None:
         return "team"
     try:
-        return agents.get(db, event.agent_id).role
+        found = agents.get(db, event.agent_id)
+        return found.target if found.host else found.role
     except NotFound:
         return f"agent {event.agent_id}"
 

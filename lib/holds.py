@@ -37,7 +37,7 @@ def keeps_back(hold: Hold, agent: Agent, message: Message) -> bool:
 
 def of_account(db: sqlite3.Connection, config_dir: Path) -> Hold | None:
     """What holds all agents of a configuration folder, also those that are still to be started."""
-    return limits.hold_of_account(db, config_dir)
+    return limits.hold_of_account(db, config_dir) or budgets.hold_of_account(db, config_dir)
 
 
 def state_of(db: sqlite3.Connection, agent: Agent) -> AgentState:

@@ -260,21 +260,21 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def make_wake_pipe(home: Path) -> int:
-    """Open the pipe that wakes the daemon. Returns a descriptor to select on and to drain.
+def make_wake_pipe(home: Path, name: str = "wake") -> int:
+    """Open the pipe that wakes the daemon, or the pipe of another name. Returns a descriptor to select on and to drain.
 
     Opened for reading and writing, so that it never reports end of file between two writers.
     """
-    path = home / "wake"
+    path = home / name
     with contextlib.suppress(FileExistsError):
         os.mkfifo(path, 0o600)
     return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def wake(home: Path) -> None:
-    """Wake the daemon of this state home, if one listens. Never blocks and never fails."""
+def wake(home: Path, name: str = "wake") -> None:
+    """Wake the daemon of this state home, or who listens at another pipe, if somebody does. Never blocks or fails."""
     try:
-        descriptor = os.open(home / "wake", os.O_WRONLY | os.O_NONBLOCK)
+        descriptor = os.open(home / name, os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENXIO):  # no daemon has ever run, or none listens now
             return

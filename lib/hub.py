@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib import agents, config, delivery, host, messages, store, templates
-from lib.errors import OrchestratorError
+from lib.errors import NotFound, OrchestratorError
 from lib.judgement.teams import ORCHESTRATOR
 from lib.models import Agent, AgentState, Event, Message, MessageKind, Priority
+from lib.records import dataclass
 
 if TYPE_CHECKING:
     from lib.judgement.routing import Classification, Policy, Verdict
@@ -27,6 +28,19 @@ _REROUTED = (
     "Message from {sender} that was meant for {recipient}; the policy's rule {rule!r} brings it to you."
     " Hand it on if it should go there.\n\n{body}"
 )
+
+
+def recipient(desk: delivery.Desk, target: str, *, sender: Agent | None) -> Agent:
+    """The agent that a message to `target` is for, here or on another host of the fleet. Raises `NotFound`, `Usage`."""
+    if "/" not in target:
+        try:
+            return agents.resolve(desk.db, desk.tmux, target, sender=sender)
+        except NotFound:
+            if ":" not in target:
+                raise
+    from lib.fleet import addressing  # noqa: PLC0415 - who names an agent of this host does not pay for it
+
+    return addressing.resolve(desk.db, desk.tmux, target, sender=sender)
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,11 @@ def send(
     `caller` is the agent that sends, None for a person. Raises what `delivery.send` raises, and
     `OrchestratorError` with the rule's name when the policy forbids it: then only the log knows of it.
     """
+    if agent.host:
+        from lib.fleet import letters  # noqa: PLC0415 - only a message to another host pays for it
+
+        letters.check(agent, body, interrupt=interrupt)
+        sender = letters.sender_of(caller, sender)
     verdict = _verdict(caller, agent)
     if not through_hub and (verdict is None or verdict.action == "allow"):
         message = delivery.send(

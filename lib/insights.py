@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
 
-from lib import store
-from lib.errors import NotFound, Usage
+from lib import orchestrations, relations, store, templates
+from lib.errors import NotFound, OrchestratorError, Usage
 from lib.judgement import cleaning, specs
+from lib.judgement.teams import ORCHESTRATOR
+from lib.models import LIVE, Agent
+from lib.records import dataclass
+from lib.relations import Absent, Bulletin, Change
 
 LONGEST = 2_000
 _MOST_TAGS = 20
@@ -20,7 +26,10 @@ _LONGEST_QUOTE = 300
 
 @dataclass(frozen=True)
 class Insight:
-    """A note for a project, or for all of them when `project` is None; `author` is a person or an agent's target."""
+    """A note for a project, or for all of them when `project` is None.
+
+    `author` is a person or an agent's target, `agent_id` that agent: a later one may have the same target.
+    """
 
     id: int
     project: str | None
@@ -28,17 +37,68 @@ class Insight:
     tags: tuple[str, ...]
     author: str
     added_at: int
+    agent_id: int | None = None
 
     @property
     def quoted(self) -> str:
         """The beginning of it as a quoted string in one line, as a briefing tells it."""
-        line = " ".join(self.text.split())
-        shown = line if len(line) <= _LONGEST_QUOTE else f"{line[: _LONGEST_QUOTE - 3]}..."
-        return json.dumps(shown, ensure_ascii=False)
+        return cleaning.quoted(self.text, _LONGEST_QUOTE)
+
+    @property
+    def where(self) -> str:
+        """The project that it is about, in words."""
+        return self.project or "all projects"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of a text: the insight, whether it is new, and who is told of it now."""
+
+    insight: Insight
+    is_new: bool
+    told: tuple[Bulletin, ...]
+
+
+def publish(
+    db: sqlite3.Connection,
+    text: str,
+    *,
+    project: str | None,
+    tags: tuple[str, ...],
+    author: str,
+    caller: Agent | None,
+    concerned: Sequence[Path],
+    absent: Sequence[Absent] = (),
+    now: int,
+) -> Published:
+    """Keep an insight and tell the projects that it concerns: both or neither. Raises as `add` does.
+
+    Published again it tells only those who were not told yet.
+    """
+    with store.writing(db):
+        agent_id = caller.id if caller else None
+        made, is_new = add(db, text, project=project, tags=tags, author=author, agent_id=agent_id, now=now)
+        is_told = bool(concerned or absent)
+        told = relations.tell(db, _change(made), concerned, absent=absent, now=now) if is_told else []
+    return Published(made, is_new, tuple(told))
+
+
+def _change(made: Insight) -> Change:
+    line = f"{made.where}: insight {made.id} by {made.author}: {made.quoted}"
+    quoted, place = json.dumps(made.text, ensure_ascii=False), shlex.quote(made.project) if made.project else None
+    text = templates.render("related_insight.md", insight=made, text=quoted, place=place)
+    return Change(made.project, line, text, author=made.author, insight_id=made.id)
 
 
 def add(
-    db: sqlite3.Connection, text: str, *, project: str | None, tags: tuple[str, ...], author: str, now: int
+    db: sqlite3.Connection,
+    text: str,
+    *,
+    project: str | None,
+    tags: tuple[str, ...],
+    author: str,
+    now: int,
+    agent_id: int | None = None,
 ) -> tuple[Insight, bool]:
     """Keep an insight; the same text for the same project is one. Returns it, and whether it is new."""
     text = cleaning.clean(text).strip()
@@ -47,13 +107,15 @@ def add(
     tags = _checked(tags)
     with store.writing(db):
         row = db.execute(
-            "SELECT * FROM insights WHERE project IS ? AND text = ? AND withdrawn_at IS NULL", (project, text)
+            # As the index has it: looking through ten thousand texts takes as long as writing one.
+            "SELECT * FROM insights WHERE coalesce(project, '') = ? AND text = ? AND withdrawn_at IS NULL",
+            (project or "", text),
         ).fetchone()
         if row:
             return _insight(row), False
         made = db.execute(
-            "INSERT INTO insights (project, text, tags, author, added_at) VALUES (?, ?, ?, ?, ?)",
-            (project, text, json.dumps(tags), author, now),
+            "INSERT INTO insights (project, text, tags, author, agent_id, added_at) VALUES (?, ?, ?, ?, ?, ?)",
+            (project, text, json.dumps(tags), author, agent_id, now),
         ).lastrowid
         db.execute("INSERT INTO insight_words (rowid, text, tags) VALUES (?, ?, ?)", (made, text, " ".join(tags)))
         store.record(db, "insight.added", now=now, insight=made, project=project, author=author)
@@ -76,14 +138,34 @@ def get(db: sqlite3.Connection, insight_id: int) -> Insight:
     return _insight(row)
 
 
-def remove(db: sqlite3.Connection, insight_id: int, *, by: str, now: int) -> Insight:
-    """Withdraw an insight: it is found no more. Raises `NotFound`."""
+def remove(db: sqlite3.Connection, insight_id: int, *, caller: Agent | None, by: str, now: int) -> Insight:
+    """Withdraw an insight: it is found no more, and who has not heard of it will not.
+
+    `caller` is the agent that asks, None for a person. Raises `NotFound`, and `OrchestratorError` for an agent that is
+    neither the author nor the Orchestrator that works in the insight's project now.
+    """
     with store.writing(db):
         found = get(db, insight_id)
+        _check_may_withdraw(db, found, caller)
+        relations.withdraw(db, insight_id, now=now)
         db.execute("UPDATE insights SET withdrawn_at = ? WHERE id = ?", (now, insight_id))
         db.execute("DELETE FROM insight_words WHERE rowid = ?", (insight_id,))
         store.record(db, "insight.withdrawn", now=now, insight=insight_id, by=by)
         return found
+
+
+def _check_may_withdraw(db: sqlite3.Connection, found: Insight, caller: Agent | None) -> None:
+    if caller is None or caller.id == found.agent_id:
+        return
+    if found.project and caller.role == ORCHESTRATOR and not caller.is_guest:
+        team = orchestrations.of_agent(db, caller)
+        if str(team.project) == found.project and team.status in LIVE:
+            return
+    lead = f", the live Orchestrator of {found.project}" if found.project else ""
+    raise OrchestratorError(
+        f"only its author ({found.author}){lead} or a person can withdraw insight {found.id}: this is {caller.target}",
+        hint="publish what is right as an insight of your own, with the same tags",
+    )
 
 
 def listed(db: sqlite3.Connection, *, project: str | None, limit: int) -> list[Insight]:
@@ -118,5 +200,11 @@ def _quoted(words: str) -> str:
 
 def _insight(row: sqlite3.Row) -> Insight:
     return Insight(
-        row["id"], row["project"], row["text"], tuple(json.loads(row["tags"])), row["author"], row["added_at"]
+        id=row["id"],
+        project=row["project"],
+        text=row["text"],
+        tags=tuple(json.loads(row["tags"])),
+        author=row["author"],
+        added_at=row["added_at"],
+        agent_id=row["agent_id"],
     )

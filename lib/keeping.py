@@ -7,16 +7,29 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, field, replace
 from pathlib import Path
 
-from lib import agents, checkins, claude, errands, holds, host, messages, notices, orchestrations, store, templates
+from lib import (
+    agents,
+    checkins,
+    decisions,
+    errands,
+    holds,
+    host,
+    messages,
+    notices,
+    orchestrations,
+    store,
+    templates,
+)
+from lib.claude import transcripts
 from lib.errands import Errands
-from lib.errors import NotFound
 from lib.judgement import retries, screens, stuck
 from lib.judgement.stuck import Signs, Told, Watched
 from lib.models import Agent, AgentState, MessageKind, Orchestration, OrchestrationStatus, Priority
-from lib.tmux import Tmux
+from lib.records import dataclass
 
 #: A launch holds its lock soon after it is recorded; one that is younger may not have come to that yet.
 _JUST_RECORDED_MS = 5_000
@@ -45,12 +58,15 @@ def revive(db: sqlite3.Connection, home: Path, running: Errands, *, now: int) ->
         missing = _missing(db, found)
         if not missing or running.is_running(errand):
             continue
-        at = _next_revival(db, found, now)
         is_held = holds.of_account(db, found.config_dir) is not None
+        revived_at = _revivals(db, found, now, is_held=is_held)
+        at = _launched_by(found, now) or retries.next_revival(revived_at, now=now)
         if at is None and is_held:
             dues.append(now + retries.CRASH_LOOP_MS)  # when it may work again, it is looked at anew
         elif at is None:
-            _give_up(db, home, found, missing, now)
+            with store.writing(db):
+                _give_up(db, home, found, missing, now)
+                decisions.note(db, "revival", {"revived_at": revived_at, "now": now}, None, now=now, is_told=False)
         elif at > now:
             dues.append(at)
         else:
@@ -58,7 +74,9 @@ def revive(db: sqlite3.Connection, home: Path, running: Errands, *, now: int) ->
                 store.record(
                     db, "orchestration.reviving", now=now, orchestration=found.id, missing=missing, held=is_held
                 )
-            running.start(errand, "auto_orchestrate.py", "--project", str(found.project), "--resume", "--quiet")
+                decisions.note(db, "revival", {"revived_at": revived_at, "now": now}, at, now=now)
+            how = ("--resume", "--unattended", "--quiet")
+            running.start(errand, "auto_orchestrate.py", "--project", str(found.project), *how)
     return dues
 
 
@@ -71,9 +89,15 @@ def _missing(db: sqlite3.Connection, found: Orchestration) -> str | None:
     return f"{', '.join(gone)} {'has' if len(gone) == 1 else 'have'} ended" if gone else None
 
 
-def _next_revival(db: sqlite3.Connection, found: Orchestration, now: int) -> int | None:
+def _launched_by(found: Orchestration, now: int) -> int | None:
+    """Until when a launch that was just recorded is left to begin (UTC milliseconds); None for any other team."""
     if found.status is OrchestrationStatus.STARTING and 0 <= now - found.created_at < _JUST_RECORDED_MS:
         return found.created_at + _JUST_RECORDED_MS
+    return None
+
+
+def _revivals(db: sqlite3.Connection, found: Orchestration, now: int, *, is_held: bool) -> list[int]:
+    """When a team was started again of late, as far as that counts (UTC milliseconds)."""
     # Whoever brought it out of needs_attention has looked after it: what was before does not count.
     needed = store.last_event(db, "orchestration.needs_attention", orchestration=found.id)
     told = store.events(
@@ -84,8 +108,7 @@ def _next_revival(db: sqlite3.Connection, found: Orchestration, now: int) -> int
         after=needed.id if needed else 0,
     )
     # What ends while something holds it says nothing of how it ends at work.
-    is_held = holds.of_account(db, found.config_dir) is not None
-    return retries.next_revival([event.at for event in told if is_held or not event.data.get("held")], now=now)
+    return [event.at for event in told if is_held or not event.data.get("held")]
 
 
 def _give_up(db: sqlite3.Connection, home: Path, found: Orchestration, missing: str, now: int) -> None:
@@ -111,9 +134,14 @@ class Observation:
 
 
 def look_for_stuck(
-    db: sqlite3.Connection, tmux: Tmux, observation: Observation, *, stuck_minutes: float, now: int
+    db: sqlite3.Connection,
+    window: Callable[[Agent], str | None],
+    observation: Observation,
+    *,
+    stuck_minutes: float,
+    now: int,
 ) -> None:
-    """Look, once a minute, at every agent that says it is at work.
+    """Look, once a minute, at every agent that says it is at work; `window` says what an agent's window shows.
 
     One without a sign of that for `stuck_minutes` is asked, once; after as long again a person is told, once. Any sign
     ends the episode. Nothing else is done: no key is pressed, no process ended.
@@ -132,7 +160,7 @@ def look_for_stuck(
             before = watched.get(agent.id)
             after = None  # while something holds it its time stands, and begins anew when it goes on
             if not holds.of(db, agent):
-                after = _look_at(tmux, agent, before, stuck_ms=round(stuck_minutes * retries.MINUTE_MS), now=now)
+                after = _look_at(window, agent, before, stuck_ms=_in_ms(stuck_minutes), now=now)
             _tell(db, agent, before, after, stuck_minutes, now)
             watched.pop(agent.id, None)
             if after:
@@ -153,31 +181,27 @@ def _open_episodes(db: sqlite3.Connection, now: int) -> dict[int, Watched]:
     return found
 
 
-def _look_at(tmux: Tmux, agent: Agent, before: Watched | None, *, stuck_ms: int, now: int) -> Watched | None:
+def _look_at(
+    window: Callable[[Agent], str | None], agent: Agent, before: Watched | None, *, stuck_ms: int, now: int
+) -> Watched | None:
     """The next look at an agent; None for one that is not at work."""
     if agents.state_of(agent) is not AgentState.WORKING:
         return None
-    path = claude.transcript(agent.config_dir, agent.conversation_id)
+    path = transcripts.find(agent.config_dir, agent.conversation_id)
     signs = Signs(
         epoch=agent.epoch,
-        written=claude.written(path, known=before.signs.written if before else 0) if path else 0,
-        helped=claude.written_by_helpers(path) if path else 0,
+        written=transcripts.written(path, known=before.signs.written if before else 0) if path else 0,
+        helped=transcripts.written_by_helpers(path) if path else 0,
         hook=agent.last_hook,
         hook_at=agent.last_hook_at,
     )
     if before is None or not stuck.is_sign(before.signs, signs):  # the dearer looks only when the others show nothing
-        signs = replace(signs, screen=_screen(tmux, agent), has_child=_has_child(agent))
+        signs = replace(signs, screen=_screen(window(agent)), has_child=_has_child(agent))
     return stuck.watch(before, signs, now=now, stuck_ms=stuck_ms)
 
 
-def _screen(tmux: Tmux, agent: Agent) -> str | None:
-    if agent.pane_id is None:
-        return None
-    try:
-        shown = screens.without_clock(tmux.look(agent.pane_id).screen)
-    except NotFound:
-        return None
-    return f"{zlib.crc32(shown.encode()):08x}"
+def _screen(shown: str | None) -> str | None:
+    return None if shown is None else f"{zlib.crc32(screens.without_clock(shown).encode()):08x}"
 
 
 def _has_child(agent: Agent) -> bool:
@@ -211,8 +235,10 @@ def _tell(
                 now=now,
             )
             _record(db, "agent.nudged", agent, now, message=nudge.id, signs=vars(after.signs), minutes=minutes)
+            _note(db, before, after, minutes, now)
         else:
             _record(db, "agent.stuck", agent, now, signs=vars(after.signs), minutes=minutes)
+            _note(db, before, after, minutes, now)
             body = (
                 f"{agent.target} has shown no sign of work for {2 * minutes:g} minutes, although it says that it works:"
                 " no new entry in its conversation, nothing new on its screen, no process that it has started. It was"
@@ -220,6 +246,22 @@ def _tell(
                 f" Look: claude_control.py attach {agent.target}"
             )
             notices.tell(db, "stuck", f"{agent.target} may be stuck", body, now=now)
+
+
+def _note(db: sqlite3.Connection, before: Watched | None, after: Watched, minutes: float, now: int) -> None:
+    """Keep from which two looks at an agent it follows that it shows no sign of work."""
+    assert before
+    given = {
+        "before": asdict(before),
+        "signs": asdict(after.signs),
+        "stuck_ms": _in_ms(minutes),
+        "now": now,
+    }
+    decisions.note(db, "stuck", given, after.told, now=now)
+
+
+def _in_ms(minutes: float) -> int:
+    return round(minutes * retries.MINUTE_MS)
 
 
 def _withdraw_nudge(db: sqlite3.Connection, agent: Agent, now: int) -> None:

@@ -21,7 +21,6 @@ from lib import (
     boundaries,
     briefing,
     checkins,
-    claude,
     config,
     delivery,
     holds,
@@ -31,12 +30,15 @@ from lib import (
     orchestrations,
     planning,
     preparing,
+    relations,
     status,
     stopping,
     store,
     templates,
+    verdicts,
 )
 from lib.briefing import Places
+from lib.claude import installed, starting, transcripts
 from lib.errors import Busy, NotFound, OrchestratorError, Unavailable
 from lib.git import worktrees
 from lib.judgement import framing, meanwhile, screens
@@ -51,6 +53,7 @@ from lib.models import (
     Orchestration,
     OrchestrationStatus,
     Priority,
+    Process,
 )
 from lib.spending import budgets
 from lib.tmux import Tmux
@@ -72,7 +75,7 @@ def launch(
     decided: planning.Plan,
     *,
     progress: Progress,
-    installation: claude.Installation | None = None,
+    installation: installed.Installation | None = None,
 ) -> Orchestration:
     """Start a team: recorded first, then brought about. Returns when every agent has acknowledged its briefing.
 
@@ -83,7 +86,7 @@ def launch(
     return bring_about(db, stage, decided.orchestration.id, installation, progress=progress)
 
 
-def check(db: sqlite3.Connection, stage: planning.Stage, new: Orchestration) -> claude.Installation:
+def check(db: sqlite3.Connection, stage: planning.Stage, new: Orchestration) -> installed.Installation:
     """Look whether the agents of a new orchestration could begin.
 
     Raises `Unavailable` with the one thing to do, also when something holds their account until a time.
@@ -98,8 +101,13 @@ def check(db: sqlite3.Connection, stage: planning.Stage, new: Orchestration) -> 
     return installation
 
 
-def resume(db: sqlite3.Connection, stage: planning.Stage, project: Path, *, progress: Progress) -> Orchestration:
-    """Bring the live orchestration of a project about again: what stands stays, what is missing is started."""
+def resume(
+    db: sqlite3.Connection, stage: planning.Stage, project: Path, *, progress: Progress, is_unattended: bool = False
+) -> Orchestration:
+    """Bring the live orchestration of a project about again: what stands stays, what is missing is started.
+
+    When nobody watches (`is_unattended`) it is refused with a Claude Code whose probe has failed.
+    """
     found = orchestrations.live_in(db, project)
     if found is None:
         ended = orchestrations.latest_in(db, project)
@@ -115,6 +123,8 @@ def resume(db: sqlite3.Connection, stage: planning.Stage, project: Path, *, prog
             hint=budgets.remedy(budget, found.session),
         )
     installation = preflight(stage, found)
+    if is_unattended:
+        verdicts.check_unattended(db, installation)
     if found.status is OrchestrationStatus.NEEDS_ATTENTION:  # a person has come
         limits.lift(db, found.config_dir, now=host.now_ms())
     # Whoever is at it already, such as the scheduler, is waited for: then everything stands, and nothing is made twice.
@@ -122,18 +132,19 @@ def resume(db: sqlite3.Connection, stage: planning.Stage, project: Path, *, prog
     return bring_about(db, stage, found.id, installation, progress=progress, wait_seconds=wait_seconds)
 
 
-def preflight(stage: planning.Stage, found: Orchestration) -> claude.Installation:
-    """Look whether the agents of an orchestration would start. Raises `Unavailable` with the one thing to do."""
+def preflight(stage: planning.Stage, found: Orchestration) -> installed.Installation:
+    """Look whether an orchestration's agents would start, and stay. Raises `Unavailable` with the one thing to do."""
+    stage.tmux.check_stays()
     # Agents work in worktrees of the repository: what counts for them is the trust in its first checkout.
     repository = worktrees.main_worktree(found.project)
-    return claude.preflight(stage.settings, found.program, home=stage.home, project=repository)
+    return installed.preflight(stage.settings, found.program, home=stage.home, project=repository)
 
 
 def bring_about(
     db: sqlite3.Connection,
     stage: planning.Stage,
     orchestration_id: str,
-    installation: claude.Installation,
+    installation: installed.Installation,
     *,
     progress: Progress,
     wait_seconds: float = 0.0,
@@ -154,6 +165,8 @@ def bring_about(
         sentence=f"{found.session} is being launched or resumed",
     ):
         orchestrations.check_runs(orchestrations.get(db, found.id))
+        if doubt := verdicts.doubt(db, installation):
+            progress("team", doubt)
         try:
             _write_spec_and_plan(db, stage.home, found)
             worktrees.remember_starting_point(
@@ -161,6 +174,8 @@ def bring_about(
             )
             _ensure_session(stage, found, progress)
             _tell_of_submodules(found, progress)
+            for sentence in relations.of(found.project).missing:
+                progress("team", sentence)
             _bring_all_up(db, stage, found, installation, progress)
             stage.tmux.remove_placeholder(found.session)
             orchestrations.set_status(db, found.id, OrchestrationStatus.RUNNING, now=host.now_ms())
@@ -181,7 +196,7 @@ def _bring_all_up(
     db: sqlite3.Connection,
     stage: planning.Stage,
     found: Orchestration,
-    installation: claude.Installation,
+    installation: installed.Installation,
     progress: Progress,
 ) -> None:
     team = agents.of_orchestration(db, found.id)
@@ -234,7 +249,7 @@ def _ensure_session(stage: planning.Stage, found: Orchestration, progress: Progr
             f"the tmux session {found.session} is not ours",
             hint=f"tmux rename-session -t {found.session} other",
         )
-    stage.tmux.set_environment(found.session, claude.passed_environment(stage.settings, os.environ))
+    stage.tmux.set_environment(found.session, starting.passed_environment(stage.settings, os.environ))
 
 
 def _tell_of_submodules(found: Orchestration, progress: Progress) -> None:
@@ -257,7 +272,7 @@ def _bring_up(
     agent: Agent,
     team: Sequence[Agent],
     gone: Collection[int],
-    installation: claude.Installation,
+    installation: installed.Installation,
     progress: Progress,
     git_lock: threading.Lock,
 ) -> None:
@@ -290,7 +305,7 @@ def _ensure_process(
     agent: Agent,
     team: Sequence[Agent],
     gone: Collection[int],
-    installation: claude.Installation,
+    installation: installed.Installation,
     variables: Mapping[str, str],
 ) -> tuple[Agent, bool]:
     """Have the agent's process run in its window. Returns the agent and whether it was started now."""
@@ -298,29 +313,11 @@ def _ensure_process(
         return agent, False
     _check_own_pane(stage.tmux, agent)
     # A conversation that has a transcript goes on; one that never had a turn cannot be resumed.
-    transcript = claude.transcript(agent.config_dir, agent.conversation_id)
-    goes_on = transcript is not None
-    if transcript:
-        _take_back_what_was_lost(db, agent, transcript)
-    conversation = agent.conversation_id if goes_on or agent.epoch == 0 else str(uuid.uuid4())
-    text = _note(db, found, agent, team, gone, transcript) if transcript else None
-    with store.writing(db):
-        note = _leave_note(db, agent, text) if text else None
-        agent = agents.start_epoch(db, agent.id, conversation_id=conversation)
-        checkins.revive(db, agent.id)
-        store.record(
-            db,
-            "agent.starting",
-            now=host.now_ms(),
-            orchestration=found.id,
-            agent=agent.id,
-            message=note.id if note else None,
-            epoch=agent.epoch,
-            resumed=goes_on,
-        )
+    transcript = transcripts.find(agent.config_dir, agent.conversation_id)
+    agent = _begin_epoch(db, found, agent, team, gone, transcript)
     role = templates.roles()[agent.role]
     places = Places.of(stage.home, found.id)
-    claude.write_launch_files(
+    starting.write_launch_files(
         agent,
         home=stage.home,
         socket=stage.tmux.socket,
@@ -332,34 +329,75 @@ def _ensure_process(
     pane_id, pid = stage.tmux.new_window(
         agent.session,
         index=agent.window,
-        name=agent.role,
+        name=role.window,
         cwd=agent.worktree,
         agent=agent.id,
-        argv=claude.launch_command(
+        argv=starting.launch_command(
             installation,
             agent,
             stage.settings,
             home=stage.home,
             socket=stage.tmux.socket,
-            resume=goes_on,
+            resume=transcript is not None,
             variables=variables,
+            tools=role.tools,
         ),
         replace=_own_pane(stage.tmux, agent),
     )
     # A process that has ended already is recorded all the same: waiting for it will say how it ended.
     process = host.process(pid) or host.ended(pid)
-    return agents.started(db, agent.id, pane_id=pane_id, process=process), True
+    started = _record_start(db, agent, pane_id, process)
+    host.wake(stage.home)  # check-ins may be due by that
+    return started, True
+
+
+def _begin_epoch(
+    db: sqlite3.Connection,
+    found: Orchestration,
+    agent: Agent,
+    team: Sequence[Agent],
+    gone: Collection[int],
+    transcript: Path | None,
+) -> Agent:
+    """A new epoch of the agent, with a note of what it missed for one whose conversation goes on."""
+    if transcript:
+        _take_back_what_was_lost(db, agent, transcript)
+    conversation = agent.conversation_id if transcript or agent.epoch == 0 else str(uuid.uuid4())
+    text = _note(db, found, agent, team, gone, transcript) if transcript else None
+    with store.writing(db):
+        if transcript:  # hooks of its last moments may have been read since: from the new epoch on none is
+            _take_back_what_was_lost(db, agent, transcript)
+        note = _leave_note(db, agent, text) if text else None
+        agent = agents.start_epoch(db, agent.id, conversation_id=conversation)
+        store.record(
+            db,
+            "agent.starting",
+            now=host.now_ms(),
+            orchestration=found.id,
+            agent=agent.id,
+            message=note.id if note else None,
+            epoch=agent.epoch,
+            resumed=transcript is not None,
+        )
+    return agent
+
+
+def _record_start(db: sqlite3.Connection, agent: Agent, pane_id: str, process: Process) -> Agent:
+    """An agent is back: until now a check-in that was due could not find it."""
+    with store.writing(db):
+        checkins.revive(db, agent.id)
+        return agents.started(db, agent.id, pane_id=pane_id, process=process)
 
 
 def _take_back_what_was_lost(db: sqlite3.Connection, agent: Agent, transcript: Path) -> None:
     """Queue again what the agent had acknowledged and does not know: it was killed before it came to it."""
-    for prompt in claude.unread(transcript):
+    for prompt in transcripts.unread(transcript):
         messages.take_back(db, agent, prompt, now=host.now_ms())
     # The hook comes 0.1 s before the entry in the transcript.
     last_entry_at = int(transcript.stat().st_mtime * 1000)
     for message in messages.acknowledged_since(db, agent.id, last_entry_at):
         mark = framing.head(message.id, message.sender)
-        if not any(mark in prompt for prompt in claude.prompts(transcript)):
+        if not any(mark in prompt for prompt in transcripts.prompts(transcript)):
             framed = framing.frame(message.id, message.sender, message.body)
             messages.take_back(db, agent, framed, now=host.now_ms())
 
@@ -472,7 +510,7 @@ def _await_ready(stage: planning.Stage, agent: Agent) -> None:
     deadline = time.monotonic() + stage.settings.launch_timeout_seconds
     while time.monotonic() < deadline:
         if agents.state_of(agent) is AgentState.GONE:
-            raise Unavailable(f"{agent.role} ended at its start: {_last_words(stage.tmux, agent)}")
+            raise Unavailable(f"{agent.role} ended at its start: {stage.tmux.last_words(agent.pane_id)}")
         if agents.state_of(agent) is not AgentState.STARTING:
             screen = screens.read(stage.tmux.look(agent.pane_id).screen)
             if screen.kind is screens.ScreenKind.COMPOSER or agents.state_of(agent) is AgentState.WORKING:
@@ -480,20 +518,9 @@ def _await_ready(stage: planning.Stage, agent: Agent) -> None:
         time.sleep(0.02)
     raise Unavailable(
         f"{agent.role} was not ready after {stage.settings.launch_timeout_seconds:.0f} s;"
-        f" its window shows: {_last_words(stage.tmux, agent)}",
+        f" its window shows: {stage.tmux.last_words(agent.pane_id)}",
         hint=f"look: tmux attach -t {agent.target}",
     )
-
-
-def _last_words(tmux: Tmux, agent: Agent) -> str:
-    try:
-        # With the lines above: remain-on-exit scrolls the screen by one, and the first line may be the only one.
-        text = tmux.run("capture-pane", "-p", "-S", "-20", "-t", agent.pane_id or "")
-    except NotFound:
-        return "its window is gone"
-    # The line that remain-on-exit adds says only that the pane is dead.
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Pane is dead")]
-    return lines[-1] if lines else "nothing"
 
 
 def _ensure_briefing(
@@ -502,9 +529,12 @@ def _ensure_briefing(
     """Have the briefing queued before there is anybody to get it: whoever delivers to the agent begins with it."""
     if messages.briefing_of(db, agent.id):
         return
-    places = Places.of(stage.home, found.id)
-    text = briefing.task_part(found, agent, team, places, briefing.matter(db, found))
-    messages.queue(db, agent, text, sender=checkins.SENDER, kind=MessageKind.BRIEFING, now=host.now_ms())
+    told = briefing.matter(db, found)
+    text = briefing.task_part(found, agent, team, Places.of(stage.home, found.id), told)
+    with store.writing(db):
+        first = messages.queue(db, agent, text, sender=checkins.SENDER, kind=MessageKind.BRIEFING, now=host.now_ms())
+        if agent.role == ORCHESTRATOR:
+            relations.note_briefed(db, told.bulletins, first.id)
 
 
 def _ensure_briefed(db: sqlite3.Connection, stage: planning.Stage, agent: Agent) -> None:
@@ -512,9 +542,11 @@ def _ensure_briefed(db: sqlite3.Connection, stage: planning.Stage, agent: Agent)
     desk = delivery.Desk(db, stage.tmux, stage.home)
     first = messages.briefing_of(db, agent.id)
     assert first
-    knows = claude.transcript(agent.config_dir, agent.conversation_id) is not None
+    knows = transcripts.find(agent.config_dir, agent.conversation_id) is not None
     if first.status is MessageStatus.ACKNOWLEDGED and not knows:
         messages.requeue(db, first, agent, "the conversation was lost", now=host.now_ms())
+    elif first.status is MessageStatus.FAILED:  # without it the agent would never begin, however often it is resumed
+        messages.requeue(db, first, agent, "its team is brought about again", now=host.now_ms())
     elif first.status is MessageStatus.ACKNOWLEDGED:
         if note := _note_on_its_way(db, agent):
             delivery.deliver(desk, agent, until=note.id, wait_seconds=_NOTE_WAIT_SECONDS)
@@ -523,6 +555,7 @@ def _ensure_briefed(db: sqlite3.Connection, stage: planning.Stage, agent: Agent)
 
 
 def _await_briefed(desk: delivery.Desk, stage: planning.Stage, agent: Agent, message_id: int) -> None:
+    assert agent.pane_id
     deadline = time.monotonic() + stage.settings.launch_timeout_seconds
     while (left := deadline - time.monotonic()) > 0:
         if holds.of(desk.db, agent):  # the scheduler brings it when that is over
@@ -532,7 +565,7 @@ def _await_briefed(desk: delivery.Desk, stage: planning.Stage, agent: Agent, mes
         if message.status is MessageStatus.ACKNOWLEDGED:
             return
         if agents.state_of(agent) is AgentState.GONE:
-            raise Unavailable(f"{agent.role} ended before it was briefed: {_last_words(stage.tmux, agent)}")
+            raise Unavailable(f"{agent.role} ended before it was briefed: {stage.tmux.last_words(agent.pane_id)}")
         time.sleep(0.05)
     raise Unavailable(
         f"{agent.role} has not acknowledged its briefing: {messages.get(desk.db, message_id).reason}",

@@ -8,14 +8,16 @@ whoever comes after a crash resumes nobody twice.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from lib import agents, authorizations, checkins, claude, host, messages, notices, orchestrations, templates
-from lib.claude import HookReport
+from lib import agents, authorizations, checkins, decisions, host, messages, notices, orchestrations, templates
+from lib.claude import refusals
+from lib.claude.hooks import HookReport
 from lib.config import LimitSettings
+from lib.judgement import retries
 from lib.models import (
     Agent,
     AgentState,
@@ -28,16 +30,24 @@ from lib.models import (
     OrchestrationStatus,
     Refusal,
 )
+from lib.records import dataclass
 from lib.store import record, writing
 
 SENDER = "scheduler"
 MINUTE_MS = 60_000
-#: How long after each refusal in a row an agent tries again that the service was too busy for.
-_OVERLOAD_MINUTES = (1, 2, 5, 10, 15)
 #: A turn that ends well so long after a refusal was answered after it, whenever it began.
 _SURELY_AFTER_MS = MINUTE_MS
 #: The entry in the transcript and the hook of one refusal lie 0.1 s apart; two refusals of one agent never so near.
 _SAME_MS = 1_000
+
+#: No limit that another host tells of holds longer than one of its kind can, and all that it tells not longer than the
+#: longest of a subscription: who tells what is not so holds nobody for ever.
+TOLD_WITHIN_MS = {
+    LimitKind.FIVE_HOUR: 6 * 60 * MINUTE_MS,
+    LimitKind.WEEKLY: 8 * 24 * 60 * MINUTE_MS,
+    LimitKind.SPEND: 32 * 24 * 60 * MINUTE_MS,
+}
+_ALL_TOLD_WITHIN_MS = TOLD_WITHIN_MS[LimitKind.WEEKLY]
 
 #: What mends a login. The address at which credit is added stands in what the client has said.
 _LOG_IN = "claude auth login"
@@ -86,7 +96,21 @@ def of_scope(db: sqlite3.Connection, config_dir: Path, agent_id: int | None) -> 
     return _limit(row) if row else None
 
 
+def is_due(limit: Limit, now: int) -> bool:
+    """Whether the time has come at which one agent tries."""
+    if limit.look_at is None:
+        return False
+    # A time that was counted by a clock that was set back since would take as long as that to come.
+    return now >= limit.look_at or (limit.resets_at is None and host.was_set_back(limit.refused_at, now))
+
+
 def _hold(limit: Limit) -> Hold:
+    """What a limit keeps whom it holds from, with the host that has met it when that is another one."""
+    found = _held(limit)
+    return replace(found, why=f"{found.why} (met on {limit.host})") if limit.host else found
+
+
+def _held(limit: Limit) -> Hold:
     if limit.over_at is not None:
         return Hold("limited until now, and goes on after others", None)
     if limit.kind is LimitKind.LOGIN:
@@ -118,12 +142,12 @@ def hear(
     `agent` is as it was before this hook. Call it in the transaction that takes the hook; a hook told twice changes
     nothing.
     """
-    if refusal := claude.refusal_of_hook(report, now=at):
+    if refusal := refusals.of_hook(report, now=at):
         refused(db, agent, refusal, LimitSource.HOOK, at=at, terms=terms())
     elif report.event == "Stop":
         began_at = agent.last_hook_at if agent.last_hook == "UserPromptSubmit" else None
         succeeded(db, agent, began_at, at)
-    elif claude.has_continued_by_itself(report):
+    elif refusals.has_continued_by_itself(report):
         db.execute(
             "UPDATE limited_agents SET went_on_at = ?1 WHERE agent_id = ?2 AND cut_off_at <= ?1 AND went_on_at IS NULL",
             (at, agent.id),
@@ -176,6 +200,7 @@ def _begin(
     ).lastrowid
     found = get(db, int(number or 0))
     _tell(db, "limit.hit", found, agent.id, at)
+    _note(db, refusal, 0, at, terms)
     if scope is None:
         _tell_person(db, found, agent, at)
     return found
@@ -198,6 +223,7 @@ def _begin_again(
     )
     db.execute("UPDATE limited_agents SET released_at = NULL WHERE limit_id = ?", (limit.id,))
     _tell(db, "limit.again", get(db, limit.id), agent.id, at)
+    _note(db, refusal, tries, at, terms)
     if refusal.kind in (LimitKind.LOGIN, LimitKind.SPEND):
         _tell_person(db, get(db, limit.id), agent, at)
 
@@ -208,6 +234,13 @@ def _outweighs(refusal: Refusal, limit: Limit) -> bool:
     if is_personal:
         return refusal.kind is not limit.kind
     return refusal.resets_at is not None and refusal.resets_at > (limit.resets_at or 0)
+
+
+def outweighs(limit: Limit, refusal: Refusal) -> bool:
+    """Whether a limit says more than what another host was refused, by more than words that are rounded differ."""
+    if limit.kind is not refusal.kind and LimitKind.SPEND in (limit.kind, refusal.kind):
+        return True
+    return limit.resets_at is not None and limit.resets_at > (refusal.resets_at or 0) + MINUTE_MS
 
 
 def _change(
@@ -223,6 +256,7 @@ def _change(
     moved = refusal.resets_at is None or abs(refusal.resets_at - (limit.resets_at or 0)) > MINUTE_MS
     if refusal.kind is not limit.kind or moved:
         _tell(db, "limit.moved", get(db, limit.id), agent.id, at)
+        _note(db, refusal, limit.tries, at, terms)
     if refusal.kind is not limit.kind:
         _withdraw_attention(db, limit, at)
         _tell_person(db, get(db, limit.id), agent, at)
@@ -238,8 +272,8 @@ def _set(
     at: int,
 ) -> None:
     db.execute(
-        "UPDATE limits SET kind = ?, source = ?, said = ?, resets_at = ?, look_at = ?, refused_by = ?, refused_at = ?"
-        " WHERE id = ?",
+        "UPDATE limits SET kind = ?, source = ?, said = ?, resets_at = ?, look_at = ?, refused_by = ?, refused_at = ?,"
+        " host = NULL WHERE id = ?",
         (refusal.kind, source, refusal.said, refusal.resets_at, look_at, agent.id, at, limit.id),
     )
 
@@ -259,15 +293,114 @@ def _be_exact(
 
 def _look_at(refusal: Refusal, tries: int, at: int, terms: LimitSettings) -> int | None:
     """When one agent tries; None when a person has to do something first."""
-    again_ms, grace_ms = round(terms.look_again_minutes * MINUTE_MS), round(terms.grace_seconds * 1000)
-    if refusal.kind is LimitKind.OVERLOADED:
-        return at + _OVERLOAD_MINUTES[min(tries, len(_OVERLOAD_MINUTES) - 1)] * MINUTE_MS
-    if refusal.kind is LimitKind.LOGIN or (refusal.kind is LimitKind.SPEND and refusal.resets_at is None):
-        return None
-    if refusal.resets_at is None:
-        return at + again_ms
-    # A reset that lies behind us has not helped, or the clocks differ: each time a while longer.
-    return max(refusal.resets_at + grace_ms, at + min(again_ms, grace_ms << min(tries, 20)))
+    return retries.next_trial(**_given(refusal, tries, at, terms))
+
+
+def _given(refusal: Refusal, tries: int, at: int, terms: LimitSettings) -> retries.Refused:
+    return {
+        "kind": refusal.kind,
+        "resets_at": refusal.resets_at,
+        "tries": tries,
+        "at": at,
+        "again_ms": round(terms.look_again_minutes * MINUTE_MS),
+        "grace_ms": round(terms.grace_seconds * 1000),
+    }
+
+
+def _note(db: sqlite3.Connection, refusal: Refusal, tries: int, at: int, terms: LimitSettings) -> None:
+    """Keep until when a refusal has agents wait."""
+    decisions.note(db, "limit", _given(refusal, tries, at, terms), _look_at(refusal, tries, at, terms), now=at)
+
+
+# -- what another host tells --
+
+
+def told(
+    db: sqlite3.Connection,
+    config_dir: Path,
+    refusal: Refusal,
+    by: str,
+    *,
+    tries: int,
+    now: int,
+    terms: LimitSettings,
+) -> None:
+    """Take that an agent of this account was refused on another host, as if it had been here. The same changes nothing.
+
+    What only a person can mend here waits for that person; of what another host tells, one agent tries at last.
+    """
+    with writing(db):
+        found = of_scope(db, config_dir, None)
+        if found and found.host is None and found.look_at is None:
+            return
+        if found and now - found.began_at > _ALL_TOLD_WITHIN_MS:
+            return
+        refusal = replace(refusal, resets_at=_within(refusal, now))
+        look_at = _look_at(refusal, tries, now, terms) or now + round(terms.look_again_minutes * MINUTE_MS)
+        if found is None:
+            kind, limit_id = "limit.hit", _begin_told(db, config_dir, refusal, by, tries, look_at, now)
+        elif found.gone_on_since is not None:
+            kind, limit_id = "limit.again", _wait_as_told(db, found, refusal, tries, look_at)
+            db.execute("UPDATE limits SET trier_id = NULL, tried_at = NULL, over_at = NULL WHERE id = ?", (limit_id,))
+            db.execute("UPDATE limited_agents SET released_at = NULL WHERE limit_id = ?", (limit_id,))
+        elif tries > found.tries or _outweighs(refusal, found):
+            kind, limit_id = "limit.moved", _wait_as_told(db, found, refusal, tries, look_at)
+        else:
+            return
+        _tell(db, kind, get(db, limit_id), None, now)
+        _note(db, refusal, tries, now, terms)
+
+
+def _within(refusal: Refusal, now: int) -> int | None:
+    longest = TOLD_WITHIN_MS.get(refusal.kind, 0)
+    is_likely = refusal.resets_at is not None and refusal.resets_at <= now + longest
+    return refusal.resets_at if is_likely else None
+
+
+def _begin_told(
+    db: sqlite3.Connection, config_dir: Path, refusal: Refusal, by: str, tries: int, look_at: int, now: int
+) -> int:
+    row = db.execute(
+        "INSERT INTO limits (config_dir, kind, source, said, resets_at, look_at, host, refused_at, began_at, tries)"
+        " VALUES (?, ?, 'fleet', ?, ?, ?, ?, ?, ?, ?)",
+        (str(config_dir), refusal.kind, refusal.said, refusal.resets_at, look_at, by, now, now, tries),
+    )
+    return int(row.lastrowid or 0)
+
+
+def _wait_as_told(db: sqlite3.Connection, limit: Limit, refusal: Refusal, tries: int, look_at: int) -> int:
+    db.execute(
+        "UPDATE limits SET kind = ?, said = ?, resets_at = ?, look_at = ?, tries = ? WHERE id = ?",
+        (refusal.kind, refusal.said, refusal.resets_at, look_at, tries, limit.id),
+    )
+    return limit.id
+
+
+def told_over(db: sqlite3.Connection, config_dir: Path, *, now: int) -> None:
+    """Take that the limit of an account was found over on another host. A login that is missing here still is."""
+    found = of_scope(db, config_dir, None)
+    if found is not None and found.over_at is None and found.kind is not LimitKind.LOGIN:
+        with writing(db):
+            be_over(db, found, None, now=now)
+            note_told(db, found, get(db, found.id).news or "")
+
+
+def newest(db: sqlite3.Connection, folders: Iterable[Path]) -> list[Limit]:
+    """The newest limit of each account's folder that concerns all hosts of the account, also one that has ended."""
+    rows = (
+        db.execute(
+            "SELECT * FROM limits WHERE config_dir = ? AND agent_id IS NULL AND kind != 'login'"
+            " ORDER BY id DESC LIMIT 1",
+            (str(folder),),
+        ).fetchone()
+        for folder in folders
+    )
+    return [_limit(row) for row in rows if row is not None]
+
+
+def note_told(db: sqlite3.Connection, limit: Limit, news: str) -> None:
+    """Record what the fleet was told of a limit."""
+    db.execute("UPDATE limits SET told = ? WHERE id = ?", (news, limit.id))
 
 
 def succeeded(db: sqlite3.Connection, agent: Agent, began_at: int | None, at: int) -> None:
@@ -346,22 +479,28 @@ def read_in_window(db: sqlite3.Connection, limit: Limit, resets_at: int, *, now:
     )
 
 
-def begin_trial(db: sqlite3.Connection, limit: Limit, agent: Agent, *, now: int) -> None:
-    """One agent goes first; whoever went first before is held again. Call it in the transaction that lets it go."""
+def begin_trial(db: sqlite3.Connection, limit: Limit, agent: Agent, *, now: int) -> bool:
+    """One agent goes first; whoever went first before is held again. Call it in the transaction that lets it go.
+
+    Returns whether an event tells of it: the same agent may be the first once more.
+    """
     db.execute("UPDATE limits SET trier_id = ?, tried_at = ? WHERE id = ?", (agent.id, now, limit.id))
     db.execute("UPDATE limited_agents SET released_at = NULL WHERE limit_id = ?", (limit.id,))
-    if limit.trier_id != agent.id:  # it may first have been left to go on by itself
+    is_another = limit.trier_id != agent.id  # it may first have been left to go on by itself
+    if is_another:
         _tell(db, "limit.tried", limit, agent.id, now)
+    return is_another
 
 
 def let_go(db: sqlite3.Connection, limit: Limit, agent: Agent, *, now: int) -> None:
-    """Hold an agent no longer; when its turn was cut off, tell it to go on: once."""
+    """Hold an agent no longer; when its turn was cut off, and it stands still, tell it to go on: once."""
     with writing(db):
         found = standing(db, limit, agent.id)
         note_id = found.note_id
-        # One that is started again, or was, has a note of its own for that.
-        lives_on = found.epoch == agent.epoch and agents.state_of(agent) is not AgentState.GONE
-        if note_id is None and found.is_cut_off and lives_on:
+        # One that is started again, or was, has a note of its own for that. One that is at work has just gone on by
+        # itself, and its hook is still on the way.
+        stands_still = agents.state_of(agent) not in (AgentState.GONE, AgentState.WORKING)
+        if note_id is None and found.is_cut_off and found.epoch == agent.epoch and stands_still:
             text = templates.render("limit_over.md", kind=str(limit.kind))
             note_id = messages.queue(db, agent, text, sender=SENDER, kind=MessageKind.NOTICE, now=now).id
         db.execute(
@@ -416,6 +555,7 @@ def _tell(
 ) -> None:
     """One event for each team that it is about."""
     told = {"limit": limit.id, "about": str(limit.kind), "resets_at": limit.resets_at, "source": str(limit.source)}
+    told |= {"host": limit.host} if limit.host else {}
     agent = agents.get(db, agent_id) if agent_id else None
     record(
         db,
@@ -441,7 +581,8 @@ def _tell_person(db: sqlite3.Connection, limit: Limit, agent: Agent, now: int) -
 
 def need_attention(db: sqlite3.Connection, limit: Limit, *, now: int) -> None:
     """The teams of an account need attention that only a person can mend, also those that began meanwhile."""
-    said = f"{agents.get(db, limit.refused_by).target} was told: {limit.said or 'nothing'}"
+    who = agents.get(db, limit.refused_by).target if limit.refused_by else limit.host
+    said = f"{who} was told: {limit.said or 'nothing'}"
     for found in _of_account(db, limit):
         if found.status is OrchestrationStatus.RUNNING:
             outcome = f"{said}; next: {_remedy(limit)}, then auto_orchestrate.py --project {found.project} --resume"

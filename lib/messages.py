@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from lib.errors import NotFound, Usage
 from lib.judgement import cleaning, framing
 from lib.models import PENDING, Agent, Message, MessageKind, MessageStatus, Priority
+from lib.records import dataclass
 from lib.store import record, writing
+
+#: Why a message to an agent of another host waits at first.
+WAITS_FOR_FLEET = "waits for the fleet"
 
 _IS_PENDING = f"status IN ({', '.join(repr(str(status)) for status in PENDING)})"
 
@@ -30,9 +34,9 @@ def queue(
     body = cleaned(body, kind)
     with writing(db):
         cursor = db.execute(
-            "INSERT INTO messages (agent_id, sender, kind, priority, body, status, queued_at)"
-            " VALUES (?, ?, ?, ?, ?, 'queued', ?)",
-            (agent.id, sender, kind, priority, body, now),
+            "INSERT INTO messages (agent_id, sender, kind, priority, body, status, reason, queued_at)"
+            " VALUES (?, ?, ?, ?, ?, 'queued', ?, ?)",
+            (agent.id, sender, kind, priority, body, WAITS_FOR_FLEET if agent.host else None, now),
         )
         message_id = int(cursor.lastrowid or 0)
         _tell(db, "message.queued", agent, message_id, now, sender=sender, kind=kind)
@@ -69,6 +73,62 @@ def find(
     return [_message(row) for row in reversed(rows)]
 
 
+def of_team(db: sqlite3.Connection, orchestration_id: str, *, before: int | None, limit: int) -> list[Message]:
+    """The newest messages to a team, oldest of them first; only those with smaller ids than `before`."""
+    rows = db.execute(
+        "SELECT messages.* FROM messages JOIN agents ON agents.id = messages.agent_id"
+        " WHERE agents.orchestration_id = ? AND (? IS NULL OR messages.id < ?) ORDER BY messages.id DESC LIMIT ?",
+        (orchestration_id, before, before, limit),
+    ).fetchall()
+    return [_message(row) for row in reversed(rows)]
+
+
+def between(
+    db: sqlite3.Connection, since: int, until: int, *, orchestration: str | None = None, limit: int
+) -> list[Message]:
+    """The newest messages that were queued after a time, up to and with another (UTC milliseconds), oldest first.
+
+    Of one orchestration when it is named. They are as they are now.
+    """
+    of_team = "" if orchestration is None else "agent_id IN (SELECT id FROM agents WHERE orchestration_id = ?) AND "
+    values = () if orchestration is None else (orchestration,)
+    rows = db.execute(
+        f"SELECT * FROM messages WHERE {of_team}queued_at > ? AND queued_at <= ?"
+        " ORDER BY queued_at DESC, id DESC LIMIT ?",
+        (*values, since, until, limit),
+    ).fetchall()
+    return [_message(row) for row in reversed(rows)]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How much has gone from a sender to a role.
+
+    `last_at` is when the last one was queued (UTC milliseconds), `mean_ms` how long it took on average until one was
+    acknowledged; None when none was.
+    """
+
+    sender: str
+    role: str
+    messages: int
+    pending: int
+    failed: int
+    last_at: int
+    mean_ms: int | None
+
+
+def flows(db: sqlite3.Connection, orchestration_id: str) -> list[Flow]:
+    """Who has written to whom in a team, copies and digests too."""
+    rows = db.execute(
+        f"SELECT sender, role, count(*), sum({_IS_PENDING}), sum(status = 'failed'), max(queued_at),"
+        " CAST(avg(acknowledged_at - queued_at) AS INTEGER)"
+        " FROM messages JOIN agents ON agents.id = messages.agent_id"
+        " WHERE agents.orchestration_id = ? GROUP BY sender, role ORDER BY sender, role",
+        (orchestration_id,),
+    )
+    return [Flow(*row) for row in rows]
+
+
 def briefing_of(db: sqlite3.Connection, agent_id: int) -> Message | None:
     """The one briefing of an agent, or None before it was written."""
     row = db.execute("SELECT * FROM messages WHERE agent_id = ? AND kind = 'briefing'", (agent_id,)).fetchone()
@@ -88,9 +148,22 @@ def pending(db: sqlite3.Connection, agent_id: int) -> list[Message]:
     return [_message(row) for row in rows]
 
 
+def is_under_way(db: sqlite3.Connection, agent_id: int, message_id: int) -> bool:
+    """Whether a message was put into an agent's composer and has not arrived or been given up since."""
+    found = db.execute(
+        "SELECT 1 FROM messages WHERE id = ? AND agent_id = ? AND status IN ('pasted', 'submitted')",
+        (message_id, agent_id),
+    )
+    return found.fetchone() is not None
+
+
 def agents_with_pending(db: sqlite3.Connection) -> list[int]:
-    """The ids of agents that have messages to get."""
-    return [row[0] for row in db.execute(f"SELECT DISTINCT agent_id FROM messages WHERE {_IS_PENDING}")]
+    """The ids of agents of this host that have messages to get, first whose oldest has waited longest."""
+    rows = db.execute(
+        f"SELECT agent_id FROM messages WHERE {_IS_PENDING}"
+        " AND agent_id NOT IN (SELECT id FROM agents WHERE host IS NOT NULL) GROUP BY agent_id ORDER BY min(id)"
+    )
+    return [row[0] for row in rows]
 
 
 def pasting(db: sqlite3.Connection, message: Message, agent: Agent, *, now: int) -> bool:
@@ -206,6 +279,16 @@ def last_before(db: sqlite3.Connection, agent_id: int, at: int) -> Message | Non
     return _message(row) if row else None
 
 
+def newest_arrived(db: sqlite3.Connection, agent_id: int) -> Message | None:
+    """What an agent works on, or has worked on last: the newest message that it got. By an index of its own."""
+    row = db.execute(
+        "SELECT * FROM messages WHERE agent_id = ? AND status = 'acknowledged' AND kind != 'command'"
+        " AND carried_by IS NULL ORDER BY pasted_at DESC LIMIT 1",
+        (agent_id,),
+    ).fetchone()
+    return _message(row) if row else None
+
+
 def newest_id(db: sqlite3.Connection) -> int:
     """The id of the newest message to anybody; 0 when there is none."""
     return int(db.execute("SELECT coalesce(max(id), 0) FROM messages").fetchone()[0])
@@ -240,19 +323,23 @@ def hold(db: sqlite3.Connection, message: Message, reason: str) -> None:
 def fail(db: sqlite3.Connection, message: Message, agent: Agent, reason: str, *, now: int) -> None:
     """Give a message up, with the reason; a digest takes along what it carries."""
     with writing(db):
-        changed = db.execute(
-            f"UPDATE messages SET status = 'failed', reason = ? WHERE (id = ? OR carried_by = ?) AND {_IS_PENDING}",
+        rows = db.execute(
+            f"UPDATE messages SET status = 'failed', reason = ? WHERE (id = ? OR carried_by = ?) AND {_IS_PENDING}"
+            " RETURNING id",
             (reason, message.id, message.id),
-        ).rowcount
-        if changed:  # it may have arrived meanwhile
-            _tell(db, "message.failed", agent, message.id, now, reason=reason)
+        ).fetchall()
+        for row in rows:  # none when it has arrived meanwhile
+            _tell(db, "message.failed", agent, row["id"], now, reason=reason)
 
 
-def fail_pending(db: sqlite3.Connection, agent_id: int, reason: str) -> None:
-    """Give up what an agent has not got and never will; call it in the transaction that ends the agent."""
-    db.execute(
-        f"UPDATE messages SET status = 'failed', reason = ? WHERE agent_id = ? AND {_IS_PENDING}", (reason, agent_id)
-    )
+def fail_pending(db: sqlite3.Connection, agent_id: int, reason: str, *, now: int) -> None:
+    """Give up what a guest has not got and never will; call it in the transaction that ends it."""
+    rows = db.execute(
+        f"UPDATE messages SET status = 'failed', reason = ? WHERE agent_id = ? AND {_IS_PENDING} RETURNING id",
+        (reason, agent_id),
+    ).fetchall()
+    for row in rows:
+        record(db, "message.failed", now=now, agent=agent_id, message=row["id"], reason=reason)
 
 
 def cancel(db: sqlite3.Connection, message: Message, agent: Agent, reason: str, *, now: int) -> None:
@@ -266,13 +353,79 @@ def cancel(db: sqlite3.Connection, message: Message, agent: Agent, reason: str, 
             _tell(db, "message.cancelled", agent, message.id, now, reason=reason)
 
 
-def cancel_pending(db: sqlite3.Connection, orchestration_id: str, reason: str) -> None:
+def cancel_pending(db: sqlite3.Connection, orchestration_id: str, reason: str, *, now: int) -> None:
     """Cancel what was still to be delivered to a team that has ended; call it in the transaction that ends it."""
-    db.execute(
+    rows = db.execute(
         "UPDATE messages SET status = 'cancelled', reason = ?"
-        f" WHERE agent_id IN (SELECT id FROM agents WHERE orchestration_id = ?) AND {_IS_PENDING}",
+        f" WHERE agent_id IN (SELECT id FROM agents WHERE orchestration_id = ?) AND {_IS_PENDING}"
+        " RETURNING id, agent_id",
         (reason, orchestration_id),
+    ).fetchall()
+    for row in rows:
+        told = {"orchestration": orchestration_id, "agent": row["agent_id"], "message": row["id"]}
+        record(db, "message.cancelled", now=now, **told, reason=reason)
+
+
+# -- to agents of other hosts: lib/fleet/letters.py --
+
+_ELSEWHERE = "agent_id IN (SELECT id FROM agents WHERE host IS NOT NULL)"
+
+
+def hosts_written_to(db: sqlite3.Connection, *, is_sent: bool = True) -> list[str]:
+    """The hosts of the fleet to whose agents something is still to arrive; without what they have got already."""
+    status = _IS_PENDING if is_sent else f"{_IS_PENDING} AND status = 'queued'"
+    rows = db.execute(
+        f"SELECT DISTINCT host FROM messages JOIN agents ON agents.id = agent_id WHERE {_ELSEWHERE} AND {status}"
     )
+    return [row[0] for row in rows]
+
+
+def pending_at(db: sqlite3.Connection, host: str) -> list[Message]:
+    """What has still to arrive at the agents of another host, oldest first."""
+    rows = db.execute(
+        f"SELECT * FROM messages WHERE agent_id IN (SELECT id FROM agents WHERE host = ?) AND {_IS_PENDING}"
+        " ORDER BY id",
+        (host,),
+    )
+    return [_message(row) for row in rows]
+
+
+def count_unsent(db: sqlite3.Connection) -> int:
+    """How many messages to agents of other hosts are with this host alone."""
+    row = db.execute(
+        f"SELECT count(*) FROM messages WHERE {_ELSEWHERE} AND {_IS_PENDING} AND status = 'queued'"
+    ).fetchone()
+    return int(row[0])
+
+
+def handed_over(db: sqlite3.Connection, message: Message, agent: Agent, reason: str, *, now: int) -> None:
+    """Record that the other host has a message; one whose outcome is known already stays."""
+    with writing(db):
+        changed = db.execute(
+            "UPDATE messages SET status = 'submitted', submitted_at = ?, reason = ? WHERE id = ? AND status = 'queued'",
+            (now, reason, message.id),
+        ).rowcount
+        if changed:
+            _tell(db, "message.submitted", agent, message.id, now, host=agent.host)
+
+
+def arrived(db: sqlite3.Connection, message: Message, agent: Agent, *, at: int, now: int) -> None:
+    """Record that an agent of another host has acknowledged a message at a time (UTC milliseconds)."""
+    with writing(db):
+        changed = db.execute(
+            f"UPDATE messages SET status = 'acknowledged', acknowledged_at = ?, reason = NULL"
+            f" WHERE id = ? AND {_IS_PENDING}",
+            (at, message.id),
+        ).rowcount
+        if changed:
+            _tell(db, "message.acknowledged", agent, message.id, now, proof=agent.host)
+
+
+def send_anew(db: sqlite3.Connection, message: Message, agent: Agent, reason: str, *, now: int) -> None:
+    """Put back one that has failed, as another attempt: the other host takes it for a new one."""
+    with writing(db):
+        requeue(db, message, agent, reason, now=now)
+        db.execute("UPDATE messages SET attempts = attempts + 1 WHERE id = ? AND status = 'queued'", (message.id,))
 
 
 # -- flood control --
@@ -320,7 +473,11 @@ def bundle_held(db: sqlite3.Connection, agent: Agent, *, now: int) -> None:
             return
         body = framing.digest([(row["id"], row["sender"], row["body"]) for row in rows])
         made = queue(db, agent, body, sender="scheduler", kind=MessageKind.DIGEST, now=now)
-        db.executemany("UPDATE messages SET carried_by = ? WHERE id = ?", [(made.id, row["id"]) for row in rows])
+        # What a digest that was lost has carried comes with the new one now.
+        db.executemany(
+            "UPDATE messages SET carried_by = ?1 WHERE id = ?2 OR carried_by = ?2",
+            [(made.id, row["id"]) for row in rows],
+        )
 
 
 def carried_by(db: sqlite3.Connection, digest_id: int) -> list[Message]:

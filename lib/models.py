@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from pathlib import Path
+
+from lib.records import dataclass
 
 
 class OrchestrationStatus(StrEnum):
@@ -143,10 +144,14 @@ NOTICE_KINDS = ("completed", "failed", "needs_attention", "stuck", "abandoned", 
 
 
 class BudgetPer(StrEnum):
-    """What a budget is for: the whole of an orchestration, or each day of it anew."""
+    """What a budget is for: the whole of an orchestration, or each day of it anew.
+
+    `ACCOUNT_DAY` counts what all teams of the account have spent in a day of UTC, in a fleet on all hosts.
+    """
 
     ORCHESTRATION = "orchestration"
     DAY = "day"
+    ACCOUNT_DAY = "account-day"
 
 
 class BudgetUnit(StrEnum):
@@ -195,6 +200,7 @@ class LimitSource(StrEnum):
     HOOK = "hook"
     TRANSCRIPT = "transcript"
     SCREEN = "screen"
+    FLEET = "fleet"
 
 
 class AgentState(StrEnum):
@@ -277,7 +283,8 @@ class Agent:
     `epoch` grows whenever the agent's process is started anew; what an older epoch reports is
     history and is never acted on. `pane_id`, `pane_pid` and `process` are None until the window exists.
     The pane's process is the agent's own, except for a guest: a Claude Code that a person has started in a
-    shell. A guest belongs to no orchestration, has no hooks of ours and no branch.
+    shell. A guest belongs to no orchestration, has no hooks of ours and no branch. An agent with a `host` lives on that
+    host of the fleet: here only its name is known, for the messages to it.
     """
 
     id: int
@@ -297,15 +304,17 @@ class Agent:
     messages_per_minute: int
     last_hook: str | None
     last_hook_at: int | None
+    host: str | None = None
 
     @property
     def target(self) -> str:
-        """How people name this agent: `webapp-impl:developer`, and a guest by its window."""
-        return f"{self.session}:{self.window if self.is_guest else self.role}"
+        """How people name this agent: `webapp-impl:developer`, a guest by its window, elsewhere with its host."""
+        name = f"{self.session}:{self.window if self.is_guest else self.role}"
+        return f"{self.host}/{name}" if self.host else name
 
     @property
     def is_guest(self) -> bool:
-        return self.orchestration_id is None
+        return self.orchestration_id is None and self.host is None
 
 
 @dataclass(frozen=True)
@@ -389,6 +398,11 @@ class QueueEntry:
     reason: str | None
     added_at: int
     updated_at: int
+
+    @property
+    def of_fleet(self) -> bool:
+        """Whether it is an entry of the fleet's queue that this host has taken."""
+        return "fleet" in self.options
 
 
 @dataclass(frozen=True)
@@ -475,7 +489,8 @@ class Limit:
 
     `resets_at` is None when nobody has said it, or it could not be read. At `look_at` one agent tries; None when a
     person has to do something first. Since `tried_at` the agent `trier_id` does, which goes before the others; since
-    `over_at` they go on, one after another.
+    `over_at` they go on, one after another. Who was refused is an agent here (`refused_by`), or one of another host of
+    the fleet (`host`); `told` is what the fleet was told of it last.
     """
 
     id: int
@@ -486,7 +501,8 @@ class Limit:
     said: str
     resets_at: int | None
     look_at: int | None
-    refused_by: int
+    refused_by: int | None
+    host: str | None
     refused_at: int
     began_at: int
     tries: int
@@ -494,11 +510,19 @@ class Limit:
     tried_at: int | None
     over_at: int | None
     ended_at: int | None
+    told: str | None
 
     @property
     def gone_on_since(self) -> int | None:
         """Since when some agent goes on: a refusal after that is a new one."""
         return self.over_at if self.over_at is not None else self.tried_at
+
+    @property
+    def news(self) -> str | None:
+        """What other hosts of the account have to know of it; None when they have told it themselves."""
+        if self.over_at is not None:
+            return "over"
+        return f"{self.refused_at}/{self.resets_at}/{self.tries}" if self.host is None else None
 
 
 @dataclass(frozen=True)

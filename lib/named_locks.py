@@ -11,13 +11,14 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from lib import agents, errands, host, orchestrations, store
 from lib.errors import Busy, OrchestratorError, Usage
 from lib.judgement import specs
 from lib.models import LIVE, Orchestration, OrchestrationStatus, Process
+from lib.records import dataclass
 from lib.tmux import Tmux
 
 #: Who only asks whether a lock is held may hold it up for an instant.

@@ -15,7 +15,6 @@ import shutil
 import sqlite3
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePath
 
@@ -24,6 +23,7 @@ from lib.errors import Busy, OrchestratorError, Usage
 from lib.git import worktrees
 from lib.models import LIVE
 from lib.queue import entries
+from lib.records import dataclass
 
 #: The longest name of a project in bytes: a backup's worktrees have it with 33 more, and a file system takes 255.
 _LONGEST_NAME = 120

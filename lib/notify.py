@@ -15,8 +15,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import unquote_plus
+
+from lib.records import dataclass
 
 #: How long one address may take: Apprise limits a connection and each read, not the whole.
 NOTICE_SECONDS = 30.0

@@ -113,6 +113,20 @@ def recent(db: sqlite3.Connection, *, since: int) -> list[Orchestration]:
     return [_orchestration(row) for row in rows]
 
 
+def at(db: sqlite3.Connection, moment: int, *, ended_since: int) -> list[Orchestration]:
+    """The orchestrations that there were at a time (UTC milliseconds), oldest first, as they are now.
+
+    Of those that were over by then only what ended after `ended_since`.
+    """
+    marks = ", ".join("?" * len(ENDED))
+    rows = db.execute(
+        f"SELECT * FROM orchestrations WHERE created_at <= ? AND (status NOT IN ({marks}) OR updated_at > ?)"
+        " ORDER BY created_at, rowid",
+        (moment, *ENDED, ended_since),
+    )
+    return [_orchestration(row) for row in rows]
+
+
 def every(db: sqlite3.Connection) -> list[Orchestration]:
     """All orchestrations, live and over, oldest first."""
     return [_orchestration(row) for row in db.execute("SELECT * FROM orchestrations ORDER BY created_at, rowid")]
@@ -163,7 +177,7 @@ def set_status(
             authorizations.expire_all(db, orchestration_id, now=now)
             if status is not OrchestrationStatus.COMPLETED:  # what a team that is done has offered is merged
                 candidates.withdraw_all(db, orchestration_id, f"the orchestration is {status}", now=now)
-            messages.cancel_pending(db, orchestration_id, f"the orchestration is {status}")
+            messages.cancel_pending(db, orchestration_id, f"the orchestration is {status}", now=now)
         record(db, f"orchestration.{status}", now=now, orchestration=orchestration_id, outcome=outcome)
         _tell_person(db, get(db, orchestration_id), now)
 
@@ -192,7 +206,15 @@ def _tell_person(db: sqlite3.Connection, found: Orchestration, now: int) -> None
         told += [OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED]
     if found.status in told:
         title = f"{found.session}: {found.status.replace('_', ' ')}"
-        notices.tell(db, found.status, title, found.outcome or found.spec_title, now=now)
+        notices.tell(db, found.status, title, told_of(db, found), now=now)
+
+
+def told_of(db: sqlite3.Connection, found: Orchestration) -> str:
+    """What a notice tells of an orchestration: its outcome, and when it is over how each criterion stands, and why."""
+    from lib import criteria  # noqa: PLC0415 - it knows how commands are run, which no message need load
+
+    shown = criteria.story(db, found.id) if found.status in ENDED else ""
+    return "\n\n".join(part for part in (found.outcome or found.spec_title, shown) if part)
 
 
 def _orchestration(row: sqlite3.Row) -> Orchestration:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import IntEnum
 from pathlib import Path
 
 from lib import status, templates
+from lib.criteria import Counts
+from lib.fleet import views
+from lib.fleet.views import Fleet
 from lib.judgement import prices
 from lib.models import AgentState, CandidateStatus, DeliveryStatus, EntryStatus, OrchestrationStatus, Program
 from lib.queue import entries
+from lib.records import dataclass
 from lib.spending import ledger
 from lib.status import AgentStatus
 from lib.status import OrchestrationStatus as Team
@@ -30,7 +34,7 @@ class Need(IntEnum):
 
 @dataclass(frozen=True)
 class Line:
-    """One team. `why` says in a sentence what it needs, and is empty when it needs nothing.
+    """One team. `why` says in a sentence what it needs, and is empty when it needs nothing; `criteria` how many hold.
 
     `usd` is what it has spent at list prices; None when nothing that it used has a known price.
     """
@@ -45,6 +49,7 @@ class Line:
     agents: int
     states: dict[str, int]
     reported: int
+    criteria: Counts
     waiting: int
     usd: float | None
     tokens: int
@@ -60,19 +65,24 @@ class Line:
 
 @dataclass(frozen=True)
 class Overview:
-    """All teams at one moment, and how many specs of the queue are in each status that is not over."""
+    """All teams at one moment, and how many specs of the queue are in each status that is not over.
+
+    `fleet` is what is known of it on a host of one.
+    """
 
     at: int
     lines: tuple[Line, ...]
     queue: dict[str, int]
     queue_paused: bool
+    fleet: Fleet | None = None
 
     def as_data(self) -> dict[str, object]:
         """The same for --json."""
         found = asdict(self)
         for line in found["lines"]:
             line["need"] = Need(line["need"]).name.lower()
-        return {"at": self.at, "projects": found["lines"], "queue": self.queue, "queue_paused": self.queue_paused}
+        told = {"at": self.at, "projects": found["lines"], "queue": self.queue, "queue_paused": self.queue_paused}
+        return told | ({"fleet": self.fleet.as_data()} if self.fleet else {})
 
 
 def look(db: sqlite3.Connection, *, now: int, projects: Collection[str] = ()) -> Overview:
@@ -106,6 +116,7 @@ def _line(team: Team, bill: prices.Bill) -> Line:
         agents=len(team.agents),
         states=dict(Counter(str(agent.state) for agent in team.agents)),
         reported=sum(agent.reported for agent in team.agents),
+        criteria=team.criteria,
         waiting=sum(agent.waiting for agent in team.agents),
         usd=None if bill.unpriced and not bill.usd else round(bill.usd, 6),
         tokens=bill.usage.tokens,
@@ -139,7 +150,7 @@ def _needs(team: Team) -> Iterator[tuple[Need, str]]:
 
 def _of_agent(agent: AgentStatus, team: Team) -> Iterator[tuple[Need, str]]:
     if agent.state is AgentState.ASKING:
-        yield Need.PERSON, f"{agent.role} asks: claude_control.py attach {agent.target}"
+        yield Need.PERSON, f"{agent.role} asks: claude_control.py answer {agent.target}"
     if agent.state is AgentState.GONE and team.status == OrchestrationStatus.RUNNING:
         yield Need.LOOK, f"{agent.role} has ended"
     if agent.candidate in (CandidateStatus.CONFLICT, CandidateStatus.RED):
@@ -154,14 +165,16 @@ def _of_agent(agent: AgentStatus, team: Team) -> Iterator[tuple[Need, str]]:
 def as_text(one: Overview, *, now: int) -> str:
     """The overview as plain lines that fit a terminal of 100 columns."""
     if not one.lines:
-        return "\n".join(["no team is running: auto_orchestrate.py --spec SPEC, or --demo", *queue_lines(one)])
-    found = [f"{'project':20} {'status':15} {'agents':28} {'waiting':>7} {'spent':>9}  last heard"]
+        nobody = "no team is running: auto_orchestrate.py --spec SPEC, or --demo"
+        return "\n".join([nobody, *queue_lines(one), *fleet_lines(one)])
+    found = [f"{'project':18} {'status':15} {'agents':28} {'met':>5} {'waiting':>7} {'spent':>9}  last heard"]
     for line in one.lines:
         seen = f"{status.ago(now - line.seen_at)} ago" if line.seen_at else "never"
-        name = line.name if len(line.name) <= 20 else f"{line.name[:17]}..."
-        found.append(f"{name:20} {line.status:15} {states(line):28} {line.waiting:>7} {spent(line):>9}  {seen}")
+        name = line.name if len(line.name) <= 18 else f"{line.name[:15]}..."
+        figures = f"{line.criteria.share:>5} {line.waiting:>7} {spent(line):>9}  {seen}"
+        found.append(f"{name:18} {line.status:15} {states(line):28} {figures}")
         found += [f"  {line.why}"] if line.why else []
-    return "\n".join([*found, *queue_lines(one)])
+    return "\n".join([*found, *queue_lines(one), *fleet_lines(one)])
 
 
 def summary(one: Overview) -> str:
@@ -182,6 +195,7 @@ def summary(one: Overview) -> str:
         f"{sum(line.waiting for line in one.lines)} messages wait",
         f"{usd:,.2f} USD spent at list prices, {prices.short(tokens)} tokens",
     ]
+    found += [f"fleet: {views.count_line(one.fleet)}"] if one.fleet else []
     return "\n".join([*found, *queue_lines(one)])
 
 
@@ -192,6 +206,13 @@ def queue_lines(one: Overview) -> list[str]:
     words = {EntryStatus.RUNNING: "at work", EntryStatus.QUEUED: "waiting", EntryStatus.FAILED: "to be tried again"}
     parts = [f"{one.queue[name]} {text}" for name, text in words.items() if name in one.queue]
     return [f"queue: {', '.join(parts) or 'empty'}" + ("; it is paused" if one.queue_paused else "")]
+
+
+def fleet_lines(one: Overview) -> list[str]:
+    """The fleet's hosts; nothing on a machine that is of none."""
+    if not one.fleet:
+        return []
+    return ["", f"fleet: {views.link_line(one.fleet.link, one.at)}", *views.table(one.fleet).splitlines()]
 
 
 def states(line: Line) -> str:

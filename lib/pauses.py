@@ -17,8 +17,8 @@ from lib.models import Agent, AgentState, MessageKind, Orchestration, Orchestrat
 from lib.spending import budgets
 
 
-def pause(db: sqlite3.Connection, found: Orchestration, *, now: int) -> bool:
-    """Have a team stand still. Returns whether it was not paused by hand already.
+def pause(db: sqlite3.Connection, found: Orchestration, *, now: int, why: str | None = None) -> bool:
+    """Have a team stand still. Returns whether it was not paused already. Without a `why` a person has asked for it.
 
     Raises `OrchestratorError` for one that is over, and `Busy` for one that is still being launched.
     """
@@ -31,7 +31,7 @@ def pause(db: sqlite3.Connection, found: Orchestration, *, now: int) -> bool:
             return False
         store.record(db, "pause.begun", now=now, orchestration=found.id)
         if found.status is OrchestrationStatus.RUNNING:
-            outcome = f"paused by hand; next: claude_control.py resume {found.session}"
+            outcome = why or f"paused by hand; next: claude_control.py resume {found.session}"
             orchestrations.set_status(db, found.id, OrchestrationStatus.PAUSED, now=now, outcome=outcome)
     return True
 
@@ -51,7 +51,7 @@ def interrupt(desk: Desk, found: Orchestration, *, now: int) -> dict[str, str | 
 
 
 def resume(db: sqlite3.Connection, found: Orchestration, *, now: int) -> Orchestration | None:
-    """Have a team go on that a person has paused, unless a budget holds it too. None when nobody had paused it."""
+    """Have a paused team go on, unless a budget holds it too. None when it was not paused."""
     with store.writing(db):
         found = orchestrations.get(db, found.id)
         if not orchestrations.set_paused(db, found.id, None):

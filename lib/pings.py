@@ -7,11 +7,12 @@ all stand still.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
 
-from lib import agents, claude, holds, orchestrations
+from lib import agents, holds, orchestrations
+from lib.claude import transcripts
 from lib.models import Agent, OrchestrationStatus
 from lib.queue import entries
+from lib.records import dataclass
 from lib.store import record, writing
 
 #: After a call that was not answered well, or that nobody carried out.
@@ -92,5 +93,5 @@ def gets_on(db: sqlite3.Connection, *, now: int) -> bool:
 def _has_got_on(agent: Agent, since: int) -> bool:
     if agent.last_hook == "Stop" and (agent.last_hook_at or 0) > since:
         return True
-    path = claude.transcript(agent.config_dir, agent.conversation_id)
-    return path is not None and claude.has_answered_since(path, since)
+    path = transcripts.find(agent.config_dir, agent.conversation_id)
+    return path is not None and transcripts.has_answered_since(path, since)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import sqlite3
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from lib import (
@@ -14,7 +15,6 @@ from lib import (
     analysis,
     boundaries,
     checkins,
-    claude,
     config,
     criteria,
     dependencies,
@@ -22,22 +22,27 @@ from lib import (
     news,
     orchestrations,
     preparing,
+    relations,
     store,
     templates,
 )
 from lib.analysis import Asked
+from lib.claude import installed
 from lib.config import Settings, config_path
-from lib.errors import NotFound, OrchestratorError
+from lib.errors import NotFound, OrchestratorError, Unavailable
 from lib.git import repository, worktrees
-from lib.judgement import analyses, specs, teams
+from lib.judgement import analyses, cleaning, specs, teams
 from lib.judgement.analyses import Analysis
 from lib.models import GitMode, Orchestration, OrchestrationStatus, Program
+from lib.records import dataclass
 from lib.spending import budgets
 from lib.tmux import Tmux
 from lib.together import handing_over
 
 #: The first part of every branch that a team works on.
 _BRANCHES = "orchestration"
+#: The id in a plan that is only shown: a launch mints its own.
+SHOWN_ID = "<id>"
 
 
 @dataclass(frozen=True)
@@ -111,11 +116,13 @@ def decide(
     spec: specs.Spec | None = None,
     add_roles: Sequence[str] = (),
     asked: Asked | None = None,
+    is_only_shown: bool = False,
 ) -> Plan:
     """Decide everything about a launch; changes nothing. Raises what would stop the launch.
 
     Without a `git_mode` the project's own setting decides. `spec` is what `spec_path` held when it was read; without
-    it the file is read now. `asked` is what came of the analysis.
+    it the file is read now. `asked` is what came of the analysis. A plan that `is_only_shown` has no id of its own,
+    since nothing could be found by it later.
     """
     check_names(project, spec_path.resolve())
     spec = spec or read_spec(spec_path)
@@ -133,19 +140,20 @@ def decide(
     )
     if "integration" in team.roles:
         raise OrchestratorError("no role can be called integration: its branch is where all work is brought together")
+    _check_prerequisites(team.roles)
     if found := orchestrations.live_in(db, project):
         raise orchestrations.already_running(found, project)
     named_locks.check_free(stage.home, project)
     start = check_project(project)
-    orchestration_id = orchestrations.mint_id()
+    orchestration_id = SHOWN_ID if is_only_shown else orchestrations.mint_id()
     branches = f"{_BRANCHES}/{orchestration_id}-{specs.slug(spec_path.stem, longest=30)}"
-    config_dir = claude.rehearsal(stage.home).config_dir if program is Program.REHEARSAL else claude.config_dir()
+    config_dir = installed.rehearsal(stage.home).config_dir if program is Program.REHEARSAL else installed.config_dir()
     orchestration = Orchestration(
         id=orchestration_id,
         project=project,
         session=_free_session(db, stage.tmux, f"{specs.slug(project.name)}-impl"),
         spec_path=spec_path.resolve(),
-        spec_title=spec.title,
+        spec_title=cleaning.clean(spec.title).strip() or spec_path.stem,
         spec_text=spec.text,
         status=OrchestrationStatus.STARTING,
         program=program,
@@ -255,6 +263,16 @@ def _check_settings(settings: Settings, known_roles: Sequence[str]) -> None:
         )
 
 
+def _check_prerequisites(roles: Sequence[str]) -> None:
+    known = templates.roles()
+    for role in roles:
+        if missing := [name for name in known[role].prerequisites if not shutil.which(name)]:
+            raise Unavailable(
+                f"the role {role} needs {', '.join(missing)}, which PATH does not have",
+                hint="install it, or name the roles without this one: --roles",
+            )
+
+
 def check_names(*paths: Path) -> None:
     """Raises `OrchestratorError` for a path that is no text: the store, tmux and the agents take text."""
     for path in paths:
@@ -293,6 +311,7 @@ def record(db: sqlite3.Connection, stage: Stage, decided: Plan) -> None:
             named = replace(decided.orchestration, session=_free_session(db, stage.tmux, wanted))
             decided = replace(decided, orchestration=named)
         orchestrations.add(db, decided.orchestration)
+        relations.claim(db, decided.orchestration.id, decided.orchestration.project)
         analysis.record(db, decided.orchestration.id, decided.asked, now=now)
         criteria.begin(db, decided.orchestration.id, decided.spec.criteria)
         budgets.begin(db, decided.orchestration.id, stage.settings.budget, now=now)

@@ -12,7 +12,7 @@ import re
 import shutil
 import socket
 import sqlite3
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from lib import commands, host
@@ -21,6 +21,7 @@ from lib.errors import OrchestratorError, Usage
 from lib.git import repository
 from lib.judgement import specs
 from lib.models import LIVE, Agent, Orchestration
+from lib.records import dataclass
 from lib.store import record, writing
 
 INCLUDE = ".worktreeinclude"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
 from pathlib import Path
 
 from lib import agents, messages, orchestrations
@@ -11,6 +10,7 @@ from lib.errors import NotFound
 from lib.git import worktrees
 from lib.git.worktrees import Signed
 from lib.models import Agent, Message, MessageKind, Orchestration
+from lib.records import dataclass
 
 #: A chain of messages is longer only when something writes to itself.
 _MOST_STEPS = 50

@@ -9,7 +9,6 @@ import json
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from lib import agents, commands, criteria, dependencies, messages, orchestrations, templates
 from lib.commands import Ran
@@ -19,6 +18,7 @@ from lib.judgement import cleaning
 from lib.judgement.teams import ORCHESTRATOR
 from lib.merging import candidates, integrations
 from lib.models import Agent, Message, MessageKind, Orchestration, OrchestrationStatus, Priority
+from lib.records import dataclass
 from lib.store import events, record, writing
 
 #: How long a check may take unless the report says otherwise.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from lib import agents, host, messages, orchestrations, templates
@@ -14,6 +13,7 @@ from lib.git import snapshots
 from lib.git.snapshots import Snapshot, Taken
 from lib.judgement import cleaning
 from lib.models import LIVE, Agent, AgentState, MessageKind
+from lib.records import dataclass
 from lib.store import record, writing
 
 #: How often the worktree of a live agent is looked at.
@@ -68,20 +68,30 @@ def _next_pruning(db: sqlite3.Connection, *, now: int) -> int | None:
 
 
 def keep(
-    db: sqlite3.Connection, team: Sequence[Agent], *, why: str, now: int, seconds: float = LONGEST_SECONDS
+    db: sqlite3.Connection,
+    team: Sequence[Agent],
+    *,
+    why: str,
+    now: int,
+    seconds: float = LONGEST_SECONDS,
+    tell: Callable[[str], None] | None = None,
 ) -> list[Kept]:
     """Take a snapshot of the worktree of each of these agents, where there is one.
 
-    `seconds` limits each question to git. What fails is an event, told once for each reason, and stops no other.
+    `seconds` limits each question to git; `tell` hears the target of each that is done, from any thread. What fails is
+    an event, told once for each reason, and stops no other.
     """
     if not team:
         return []
 
     def look(agent: Agent) -> Kept:
         try:
-            return Kept(agent, take(agent, why=why, now=now, seconds=seconds) if agent.worktree.exists() else None)
+            kept = Kept(agent, take(agent, why=why, now=now, seconds=seconds) if agent.worktree.exists() else None)
         except (OrchestratorError, OSError) as error:
-            return Kept(agent, problem=str(error))
+            kept = Kept(agent, problem=str(error))
+        if tell:
+            tell(agent.target)
+        return kept
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = list(pool.map(look, team))
@@ -90,9 +100,9 @@ def keep(
     return found
 
 
-def keep_live(db: sqlite3.Connection, *, why: str, now: int) -> list[Kept]:
+def keep_live(db: sqlite3.Connection, *, why: str, now: int, tell: Callable[[str], None] | None = None) -> list[Kept]:
     """Take a snapshot of the worktree of every agent whose team is not over, and remind those who do not commit."""
-    found = keep(db, agents.live(db), why=why, now=now)
+    found = keep(db, agents.live(db), why=why, now=now, tell=tell)
     for kept in found:
         _remind(db, kept, now)
     return found

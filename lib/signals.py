@@ -8,7 +8,8 @@ import re
 import sqlite3
 from pathlib import Path
 
-from lib import agents, claude, config, host, limits, messages
+from lib import agents, config, host, limits, messages
+from lib.claude import hooks
 from lib.config import LimitSettings
 from lib.errors import Busy, NotFound, OrchestratorError
 from lib.judgement import framing
@@ -83,7 +84,7 @@ def _apply(db: sqlite3.Connection, home: Path, agent_id: int, epoch: int, at: in
         agent = agents.get(db, agent_id)
     except NotFound:  # a hook of an agent that another state home knows
         return
-    report = claude.hook_report(payload)
+    report = hooks.report(payload)
     if report is None:
         with writing(db):
             _record_unreadable(db, agent, at, payload)

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from lib import agents, criteria, dependencies, holds, messages, orchestrations, reports
+from lib.looks import Context, LastCommit, Looks, Seen
 from lib.merging import candidates, integrations
-from lib.models import LIVE, AgentState, CandidateStatus, DeliveryStatus, Hold, Orchestration, Program
+from lib.models import (
+    LIVE,
+    Agent,
+    AgentState,
+    CandidateStatus,
+    DeliveryStatus,
+    Message,
+    MessageKind,
+    Orchestration,
+    Program,
+)
+from lib.records import dataclass
 
 #: How long an orchestration that has ended is still shown.
 SHOWN_AFTER_END_MS = 24 * 3600 * 1000
@@ -21,19 +33,40 @@ CANDIDATES: dict[str | None, str] = {
 }
 
 
+#: How much of a message says what an agent works on.
+_LONGEST_LINE = 160
+
+
+@dataclass(frozen=True)
+class Received:
+    """The message that an agent works on, or has worked on last: its first line, from whom, and since when (UTC ms)."""
+
+    message: int
+    sender: str
+    text: str
+    since: int | None
+
+
 @dataclass(frozen=True)
 class AgentStatus:
-    """One agent now. `held` says what keeps it from new work, None when nothing does.
+    """One agent now. `held` says what keeps it from new work, None when nothing does, and `held_until` when that ends.
 
-    `waiting` counts the messages that have not arrived; `seen_at` is its last hook (UTC ms). `candidate` is what became
-    of the commit that it has offered last, None before it has offered one.
+    It is in its state `since` (UTC ms; None when that is not known). `waiting` counts the messages that have not
+    arrived; `seen_at` is its last hook (UTC ms). `candidate` is what became of the commit that it has offered last,
+    None before it has offered one. `context` and `commit` are there when somebody has looked for them (`looks.py`).
     """
 
+    id: int
     target: str
     role: str
     window: int
     state: AgentState
+    since: int | None
+    works_on: Received | None
+    context: Context | None
+    commit: LastCommit | None
     held: str | None
+    held_until: int | None
     waiting: int
     reported: bool
     waits_for: tuple[str, ...]
@@ -63,6 +96,7 @@ class OrchestrationStatus:
     delivery: str
     delivery_outcome: str | None
     merge_trouble: str | None
+    commits_unseen: str | None  # why the last commits of its agents could not be looked at
     criteria: criteria.Counts
     waits_for: tuple[str, ...]  # the criteria that decide on the Orchestrator's report
     created_at: int
@@ -70,15 +104,24 @@ class OrchestrationStatus:
     agents: tuple[AgentStatus, ...]
 
 
-def snapshot(db: sqlite3.Connection, *, now: int, session: str | None = None) -> list[OrchestrationStatus]:
-    """The live orchestrations, and those that ended within a day; of one session when named."""
-    found = orchestrations.recent(db, since=now - SHOWN_AFTER_END_MS)
-    return [_orchestration(db, one) for one in found if session is None or one.session == session]
+def snapshot(
+    db: sqlite3.Connection, *, now: int, session: str | None = None, looks: Looks | None = None
+) -> list[OrchestrationStatus]:
+    """The live orchestrations, and those that ended within a day; of one session when named.
+
+    With `looks` each agent's context and last commit are looked for as well.
+    """
+    found = [one for one in orchestrations.recent(db, since=now - SHOWN_AFTER_END_MS) if session in (None, one.session)]
+    return [of(db, one, now=now, looks=looks) for one in found]
 
 
-def of(db: sqlite3.Connection, found: Orchestration) -> OrchestrationStatus:
-    """The snapshot of one orchestration."""
-    return _orchestration(db, found)
+def of(
+    db: sqlite3.Connection, found: Orchestration, *, now: int = 0, looks: Looks | None = None
+) -> OrchestrationStatus:
+    """The snapshot of one orchestration; `now` is only for `looks`."""
+    team = agents.of_orchestration(db, found.id)
+    seen = looks.of(found, team, now=now) if looks else {}
+    return _orchestration(db, found, team, seen, looks.trouble(found) if looks else None)
 
 
 def as_data(snapshots: list[OrchestrationStatus]) -> list[dict[str, object]]:
@@ -117,6 +160,7 @@ def _team_text(one: OrchestrationStatus, now: int) -> str:
 def notes(agent: AgentStatus) -> list[str]:
     """What else a person is told of an agent, in a few words each."""
     found = [agent.held] if agent.held else []
+    found += [f"context {agent.context.share:.0%} full"] if agent.context and agent.context.share >= 0.5 else []
     found += [f"{agent.waiting} waiting"] if agent.waiting else []
     found += ["reported done"] if agent.reported else []
     found += [CANDIDATES[agent.candidate]] if agent.candidate in CANDIDATES else []
@@ -138,23 +182,38 @@ def ago(milliseconds: int) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
-def _why(hold: Hold | None) -> str | None:
-    return hold.why if hold else None
+def _works_on(found: Message | None) -> Received | None:
+    if found is None:
+        return None
+    if found.kind is MessageKind.BRIEFING:
+        return Received(found.id, found.sender, "its briefing", found.acknowledged_at)
+    first = next((line.strip() for line in found.body.splitlines() if line.strip()), "")
+    text = first if len(first) <= _LONGEST_LINE else f"{first[: _LONGEST_LINE - 3]}..."
+    return Received(found.id, found.sender, text, found.acknowledged_at)
 
 
-def _orchestration(db: sqlite3.Connection, found: Orchestration) -> OrchestrationStatus:
+def _orchestration(
+    db: sqlite3.Connection, found: Orchestration, team: list[Agent], seen: dict[int, Seen], commits_unseen: str | None
+) -> OrchestrationStatus:
     reported = reports.reported_roles(db, found.id)
     waits = dependencies.of_orchestration(db, found.id)
     offered, state = candidates.last_of_each(db, found.id), integrations.of(db, found.id)
-    team = []
-    for agent in agents.of_orchestration(db, found.id):
-        team.append(
+    shown = []
+    for agent in team:
+        hold, one = holds.of(db, agent), seen.get(agent.id, Seen())
+        shown.append(
             AgentStatus(
+                id=agent.id,
                 target=agent.target,
                 role=agent.role,
                 window=agent.window,
                 state=holds.state_of(db, agent),
-                held=_why(holds.of(db, agent)),
+                since=agents.state_since(agent),
+                works_on=_works_on(messages.newest_arrived(db, agent.id)),
+                context=one.context,
+                commit=one.commit,
+                held=hold.why if hold else None,
+                held_until=hold.until if hold else None,
                 waiting=messages.count_pending(db, agent.id),
                 reported=agent.role in reported,
                 waits_for=dependencies.awaited(waits, agent.role),
@@ -181,9 +240,10 @@ def _orchestration(db: sqlite3.Connection, found: Orchestration) -> Orchestratio
         delivery=state.delivery if state else DeliveryStatus.NOT_YET,
         delivery_outcome=state.outcome if state else None,
         merge_trouble=state.trouble if state else None,
+        commits_unseen=commits_unseen,
         criteria=criteria.counts(db, found.id),
         waits_for=reports.awaited(db, found.id) if found.status in LIVE else (),
         created_at=found.created_at,
         updated_at=found.updated_at,
-        agents=tuple(team),
+        agents=tuple(shown),
     )

@@ -7,12 +7,12 @@ import os
 import signal
 import sqlite3
 import time
-from dataclasses import dataclass
 
 from lib import agents, boundaries, host, orchestrations, safekeeping
 from lib.errors import OrchestratorError
 from lib.git import worktrees
 from lib.models import LIVE, Agent, Orchestration, OrchestrationStatus, Process
+from lib.records import dataclass
 from lib.safekeeping import Kept
 from lib.tmux import Tmux
 

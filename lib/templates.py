@@ -8,9 +8,8 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib import config
 from lib.config import ROOT
@@ -18,6 +17,10 @@ from lib.errors import OrchestratorError
 from lib.judgement import prices
 from lib.judgement.prices import Prices
 from lib.judgement.teams import ORCHESTRATOR, ClaudePlan, TeamType
+from lib.records import dataclass
+
+if TYPE_CHECKING:
+    import jinja2
 
 FOLDER = ROOT / "templates"
 
@@ -26,8 +29,9 @@ FOLDER = ROOT / "templates"
 class Role:
     """A job description: front matter and the text that becomes part of the agent's system prompt.
 
-    `hands_over_to` are the roles that hear of its commits, `needed_for` words of a spec that needs the role. `allow`
-    and `deny` are rules for its tools, in Claude Code's own words.
+    `hands_over_to` are the roles that hear of its commits, `needed_for` words of a spec that needs the role.
+    `prerequisites` are programs that it cannot work without. `tools` are the only ones of Claude Code's own that it
+    has; None stands for all. `allow` and `deny` are rules for its tools, in Claude Code's own words.
     """
 
     name: str
@@ -39,6 +43,14 @@ class Role:
     needed_for: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+    window_name: str = ""
+    prerequisites: tuple[str, ...] = ()
+    tools: tuple[str, ...] | None = None
+
+    @property
+    def window(self) -> str:
+        """The name of its tmux windows."""
+        return self.window_name or self.name
 
 
 def roles() -> dict[str, Role]:
@@ -94,31 +106,28 @@ def _price_list(*files: tuple[Path, int | None]) -> Prices:
 
 def render(name: str, **values: object) -> str:
     """A text of templates/messages with its values filled in. A value that is missing is an error."""
-    import jinja2  # noqa: PLC0415 - 60 ms that a door which says nothing to agents need not pay
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER / "messages"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # the texts are for terminals and models; values are data and are not rendered again
-    )
-    return environment.get_template(name).render(**values)
+    # The texts are for terminals and models: values are data, and are not rendered again.
+    return _environment("messages", is_html=False).get_template(name).render(**values)
 
 
 def page(name: str, **values: object) -> str:
     """A text of templates/reports. In .html values are escaped; in .md the filter `plain` takes their marks away."""
-    import jinja2  # noqa: PLC0415 - as in `render`
+    return _environment("reports", is_html=name.endswith(".html")).get_template(name).render(**values)
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER / "reports"),
+
+@functools.cache  # a text is compiled once: that is most of the time which a briefing takes
+def _environment(folder: str, *, is_html: bool) -> jinja2.Environment:
+    import jinja2  # noqa: PLC0415 - 60 ms that a door which says nothing to agents need not pay
+
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER / folder),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=name.endswith(".html"),
+        autoescape=is_html,
     )
-    environment.filters["plain"] = plain
-    return environment.get_template(name).render(**values)
+    made.filters["plain"] = plain
+    return made
 
 
 def plain(value: object) -> str:
@@ -147,7 +156,27 @@ def _role(path: Path) -> Role:
         _names(path, "needed_for", values.get("needed_for")),
         rules["allow"],
         rules["deny"],
+        _window(path, values.get("window")),
+        _words(path, "prerequisites", values.get("prerequisites"), r"\w[\w.+-]*", "the name of a program") or (),
+        _words(path, "tools", values.get("tools"), r"[A-Za-z]\w*", "the name of a tool, such as Bash"),
     )
+
+
+def _window(path: Path, found: object) -> str:
+    # tmux takes `:` and `.` of a target apart, expands `#`, and finds a window by its number first.
+    if found is not None and not (isinstance(found, str) and re.fullmatch(r"[A-Za-z][\w -]{0,29}", found)):
+        raise OrchestratorError(f"{path}: window must begin with a letter, then letters, digits, spaces, - and _")
+    return found or ""
+
+
+def _words(path: Path, name: str, found: object, form: str, what: str) -> tuple[str, ...] | None:
+    """A list of words of one form; None when it is not there."""
+    if found is None:
+        return None
+    for word in (words := _names(path, name, found)):
+        if not re.fullmatch(form, word):
+            raise OrchestratorError(f"{path}: {name}: {word!r} is not {what}")
+    return words
 
 
 def _permissions(path: Path, found: object) -> dict[str, tuple[str, ...]]:

@@ -9,12 +9,12 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from lib import errands, host
 from lib.errors import Busy
 from lib.judgement.findings import OLD_MS, ROTATED_BYTES, is_vacuum_worth, size
+from lib.records import dataclass
 
 #: What we write below logs/; any other file there is somebody else's.
 _OF_SCHEDULER = re.compile(r"(scheduler\.(?:log|out))(?:\.(\d{1,3}))?")

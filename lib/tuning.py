@@ -10,16 +10,17 @@ import sqlite3
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 import psutil
 
-from lib import agents, checkins, config, daemon, host, orchestrations, store, tidying
+from lib import agents, checkins, config, host, orchestrations, service, store, tidying
 from lib.errors import OrchestratorError
 from lib.judgement import findings
 from lib.judgement.findings import AgentLoad, Disk, Lateness, Load, Logs, Look, Orphan, TeamLoad
 from lib.models import Agent, Orchestration, Process
+from lib.records import dataclass
 from lib.tmux import Tmux
 
 #: How long processes are watched for their use of the processor.
@@ -92,7 +93,7 @@ class Tuner:
             self._unseen.append(f"whether the scheduler runs was not to be seen: {error.strerror}")
             return findings.Daemon(is_alive=None)
         try:
-            process = daemon.running(self.home)
+            process = service.running(self.home)
         except OSError:  # it is asked by a file that is opened to be written
             process = None
         if process is None:

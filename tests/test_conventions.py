@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -12,13 +13,14 @@ from pathlib import Path
 import click
 import pytest
 
+from lib.front import control
 from tests import doors
 from tests.conftest import ROOT, Bench
 from tests.doors import SHEBANG, name_of
 
 MOST_LINES = 100
 #: Doors that may be longer, since they have no room in lib/: it knows nothing of what checks it.
-WITHOUT_ROOM = ("test_integration.py", "benchmarks/run.py")
+WITHOUT_ROOM = ("test_integration.py", "benchmarks/run.py", "tests/simulation/run.py")
 
 PYTHON_DOORS = doors.python_doors()
 SHELL_DOORS = doors.shell_doors()
@@ -34,13 +36,20 @@ def commands() -> list[tuple[Path, tuple[str, ...]]]:
         door = doors.load(path)
         found.append((path, ()))
         if isinstance(door, click.Group):
-            found += [(path, (verb,)) for verb in door.commands]
+            found += [(path, (verb,)) for verb in verbs_of(door)]
     return found
+
+
+def verbs_of(door: click.Group) -> dict[str, click.Command]:
+    """The verbs of a door, each loaded as when it is run."""
+    context = click.Context(door)
+    found = {verb: door.get_command(context, verb) for verb in door.list_commands(context)}
+    return {verb: command for verb, command in found.items() if command}
 
 
 def command_of(path: Path, words: tuple[str, ...]) -> click.Command:
     door = doors.load(path)
-    return door.commands[words[0]] if words and isinstance(door, click.Group) else door
+    return verbs_of(door)[words[0]] if words and isinstance(door, click.Group) else door
 
 
 def words_of(command: click.Command) -> list[str]:
@@ -70,7 +79,7 @@ def test_every_python_file_at_the_root_is_a_door() -> None:
 
 @EVERY_DOOR
 def test_a_door_begins_with_the_shebang_and_its_dependencies(path: Path) -> None:
-    up = "." if path.parent == ROOT else ".."
+    up = "/".join([".."] * (len(path.relative_to(ROOT).parts) - 1)) or "."
     head = [
         re.escape(SHEBANG),
         "# /// script",
@@ -121,13 +130,22 @@ def test_every_example_of_the_help_is_parsed(path: Path, words: tuple[str, ...])
         assert found[0].words[: len(words)] == words, f"{example!r} is no example of {' '.join(words)}"
 
 
+def test_every_verb_is_named_with_the_module_that_has_it() -> None:
+    named = set(control.main.list_commands(click.Context(control.main)))
+    for module in control.VERBS:
+        importlib.import_module(f"lib.front.control.{module}")
+    assert set(control.main.commands) == named
+    folder = Path(control.__file__).parent
+    assert {path.stem for path in folder.glob("*.py")} == {*control.VERBS, "__init__", "desk"}
+
+
 @EVERY_COMMAND
 @pytest.mark.parametrize("option", ["--json", "-q", "--quiet", "-v", "--verbose"])
 def test_the_common_options_are_taken_before_and_after_a_verb(path: Path, words: tuple[str, ...], option: str) -> None:
     command = command_of(path, words)
     if isinstance(command, click.Group):
-        verb = sorted(command.commands)[0]
-        words, command = (verb,), command.commands[verb]
+        verb, command = sorted(verbs_of(command).items())[0]
+        words = (verb,)
     needed = words_of(command)
     doors.parse(path, [option, *words, *needed])
     doors.parse(path, [*words, option, *needed])

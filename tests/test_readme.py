@@ -15,24 +15,10 @@ README = ROOT / "README.md"
 CONTRACT = Path(__file__).with_name("original_commands.txt")
 SHELLS = ("", "bash", "sh", "shell", "console")
 
-#: What the contract names and no script has yet: a script, or a script with a word of its command line; and why.
-#: A line that parses meanwhile fails its test until its entry is gone.
-NOT_YET = {
-    "monitoring_dashboard.py": "the web dashboard",
-    "chaos_tester.py": "breaking things on purpose",
-    "load_tester.py": "measuring many orchestrations",
-}
-
 
 def contract() -> list[str]:
     lines = CONTRACT.read_text(encoding="utf-8").splitlines()
     return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
-
-
-def entry_for(call: doors.Line) -> str | None:
-    """The entry of NOT_YET that a call falls under."""
-    names = [call.script, *(f"{call.script} {word}" for word in call.words)]
-    return next((name for name in names if name in NOT_YET), None)
 
 
 def refusal(call: doors.Line) -> str | None:
@@ -79,16 +65,7 @@ def test_a_command_of_the_readme_is_parsed(command: str, call: doors.Line) -> No
 @pytest.mark.parametrize("command", contract())
 def test_a_command_of_the_contract_is_parsed(command: str) -> None:
     (call,) = doors.calls(command)
-    entry, refused = entry_for(call), refusal(call)
-    if entry is None:
-        assert refused is None
-    else:
-        assert refused is not None, f"it parses now: take {entry!r} from NOT_YET"
-
-
-def test_what_is_not_yet_there_is_in_the_contract() -> None:
-    used = {entry_for(call) for command in contract() for call in doors.calls(command)}
-    assert set(NOT_YET) <= used
+    assert refusal(call) is None
 
 
 def test_the_contract_is_whole() -> None:

@@ -8,10 +8,11 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lib import claude, config, host, new_projects, orchestrations, planning, store
+from lib import analysis, config, host, new_projects, orchestrations, planning, store
+from lib.claude import installed
 from lib.config import Settings
 from lib.errors import OrchestratorError, Unavailable, Usage
-from lib.front import checking, queueing, starting
+from lib.front import checking, fleet_queue, queueing, starting
 from lib.front.cli import Output
 from lib.front.starting import Request
 from lib.git import worktrees
@@ -46,19 +47,21 @@ def _is_queued(cwd: Path, request: Request) -> bool:
     if request.resume or request.status_only:
         return False
     several = len(request.specs) > 1 or any(intake.names_several(cwd, named) for named in request.specs)
-    return request.batch or request.batch_file is not None or several
+    return request.batch or request.fleet or request.batch_file is not None or several
 
 
 def _check_words(request: Request, is_queued: bool) -> None:
     """Raises `Usage` for options that mean nothing together."""
     if request.resume or request.status_only:
-        _refuse(request, (*_NEW, *_QUEUE, "batch", "batch_file"), "--resume goes on with what is recorded")
+        _refuse(request, (*_NEW, *_QUEUE, "batch", "fleet", "batch_file"), "--resume goes on with what is recorded")
     elif request.batch_file is not None:
         in_file = ("specs", "project", "new_project", *_TEAM, "priority", "tags", "budget")
         _refuse(request, in_file, "with --batch-file all of it stands in the file")
     else:
         if not is_queued:
             _refuse(request, _QUEUE, "one spec is launched at once, without the queue; --batch queues it")
+        if not request.fleet:
+            _refuse(request, ("label",), "this machine's own queue has no labels; --fleet queues in the fleet")
         if not request.new_project:
             _refuse(request, ("force",), "only --new-project finds a folder in its way")
         elif request.project:
@@ -68,7 +71,7 @@ def _check_words(request: Request, is_queued: bool) -> None:
 
 
 _NEW = ("new_project", "force")
-_QUEUE = ("again", "priority", "tags", "budget")
+_QUEUE = ("again", "priority", "tags", "budget", "label")
 _TEAM = ("roles", "add_roles", "team_type", "plan", "size", "agent", "git_mode", "no_ai")
 
 
@@ -94,13 +97,13 @@ def _launch_new(output: Output, home: Path, cwd: Path, request: Request) -> None
     with _making(output, home, request):
         (ready,) = intake.gather(db, home, settings, cwd, _from_words(request), force=request.force)
         if request.dry_run:
-            output.answer(_dry_text(db, [ready], "would make and launch"), _dry_data(db, [ready])[0])
+            output.answer(_dry_text(db, settings, [ready], "would make and launch"), _dry_data(db, [ready])[0])
             return
         # What would keep its agents from starting is told while there is nothing to be left behind. Nobody can have
         # told Claude Code yet to trust a folder that is not there.
         trusting = dataclasses.replace(settings, trust_project=True)
         program = Program(request.agent) if request.agent else settings.agent
-        claude.preflight(trusting, program, home=home, project=ready.project)
+        installed.preflight(trusting, program, home=home, project=ready.project)
         (made,) = _make(db, home, [ready], force=request.force)
     try:
         starting.launch_spec(
@@ -131,15 +134,21 @@ def _queue(output: Output, home: Path, cwd: Path, request: Request) -> None:
         wanted, cwd = intake.read_batch_file(path), path.parent
     else:
         wanted = _from_words(request)
+    if request.fleet:
+        fleet_queue.check()
     if request.force and not any(one.new_project for one in wanted):
         raise Usage("--force: no entry of the batch file makes a new project")
     db = store.connect(home)
     with _making(output, home, request) if any(one.new_project for one in wanted) else contextlib.nullcontext():
         found = intake.gather(db, home, settings, cwd, wanted, force=request.force)
         if request.dry_run:
-            output.answer(_dry_text(db, found, "would queue", again=request.again), _dry_data(db, found))
+            output.answer(_dry_text(db, settings, found, "would queue", again=request.again), _dry_data(db, found))
             return
         made = _make(db, home, found, force=request.force)
+        if request.fleet:
+            first = _made_lines(made)
+            fleet_queue.put(output, home, found, label=request.label, again=request.again, first=first)
+            return
         added = entries.add(db, [ready.entry(again=request.again) for ready in found], now=host.now_ms())
     of_project = {one.folder: _made_data(one) for one in made}
     queueing.told(output, home, added, first=_made_lines(made), of_project=of_project)
@@ -178,7 +187,7 @@ def _not_trusted(settings: Settings, found: Sequence[Ready]) -> list[str]:
         program = Program(str(ready.wanted.options.get("agent", settings.agent)))
         repository = worktrees.main_worktree(ready.project)
         try:
-            claude.check_trust(settings, program, repository)
+            installed.check_trust(settings, program, repository)
         except Unavailable:
             waits[str(repository)] = None
     return list(waits)
@@ -231,7 +240,9 @@ def _made_data(made: Made) -> dict[str, object]:
 # -- looking only --
 
 
-def _dry_text(db: sqlite3.Connection, found: Sequence[Ready], what: str, *, again: bool = False) -> str:
+def _dry_text(
+    db: sqlite3.Connection, settings: Settings, found: Sequence[Ready], what: str, *, again: bool = False
+) -> str:
     lines = [f"{what}:"]
     for ready in found:
         same = entries.same_as(db, ready.entry(again=again))
@@ -239,7 +250,14 @@ def _dry_text(db: sqlite3.Connection, found: Sequence[Ready], what: str, *, agai
         if same is not None:
             lines.append(f"    is entry {same} already; --again for one more")
         lines.append(f"    team {', '.join(ready.team.roles)} ({ready.team.reason})")
+    if any(_will_be_asked(settings, ready) for ready in found):
+        lines.append("no model was asked: what it says of a spec at its launch may change the team (--no-ai)")
     return "\n".join([*lines, "nothing was changed"])
+
+
+def _will_be_asked(settings: Settings, ready: Ready) -> bool:
+    program = Program(str(ready.wanted.options.get("agent", settings.agent)))
+    return analysis.left_out(settings, program, use_ai=not ready.wanted.options.get("no_ai")) is None
 
 
 def _dry_data(db: sqlite3.Connection, found: Sequence[Ready]) -> list[dict[str, object]]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import re
 import sqlite3
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
 import click
 
 from lib import config, store
 from lib.errors import ExitCode, OrchestratorError
+from lib.records import dataclass
 
 #: Git sets these for its hooks. A door that a hook runs works on the repository that it is told, not on the hook's,
 #: and so do the agents that it starts.
@@ -36,7 +39,7 @@ class Output:
     def answer(self, text: str, data: object = None) -> None:
         """Print the answer: `data` as JSON under --json, else `text` when there is any."""
         if self.json:
-            click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+            click.echo(as_json(data, indent=2))
         elif text:
             click.echo(text)
 
@@ -49,6 +52,15 @@ class Output:
         """Tell more, under --verbose only."""
         if self.verbose and not self.quiet:
             click.echo(sentence, err=True)
+
+
+#: JSON may hold these as they are; a terminal takes some of them for commands.
+_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+
+
+def as_json(data: object, *, indent: int | None = None) -> str:
+    """Data as JSON that a terminal can show: whatever text is in it, no control character stands there as itself."""
+    return json.dumps(data, indent=indent, ensure_ascii=False, default=str).translate(_CONTROLS)
 
 
 class RowId(click.ParamType[int]):
@@ -64,6 +76,27 @@ class RowId(click.ParamType[int]):
         if not str(value).isdecimal() or len(str(value)) > 18:
             self.fail(f"{value!r} is no id", param, ctx)
         return int(value)
+
+
+class EntryId(RowId):
+    """The id of an entry of this machine's queue, a number, or of the fleet's, a text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The same. Fails as a wrong command line does."""
+        # As fleet/entries.py mints them: loading that would cost every door its time.
+        return value if re.fullmatch(r"f[0-9a-f]{8}", str(value)) else super().convert(value, param, ctx)
+
+
+class Label(click.ParamType[str]):
+    """A label of hosts, as an option's type."""
+
+    name = "label"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The same. Fails as a wrong command line does."""
+        if not re.fullmatch(config.HOST_FORM, str(value)):
+            self.fail(f"{value!r} is no label: letters a to z, digits and dashes", param, ctx)
+        return str(value)
 
 
 pass_output = click.make_pass_decorator(Output, ensure=True)
@@ -126,11 +159,30 @@ def command(*, examples: str, text_arguments: bool = False) -> Callable[[Functio
     return decorate
 
 
-def group(*, examples: str) -> Callable[[Function], click.Group]:
-    """Make a door with verbs; add each with `@verb(group, examples=...)`."""
+class _Verbs(click.Group):
+    """A group that loads the module of a verb when the verb is named, and all of them for its help."""
+
+    def __init__(self, *arguments: Any, modules: Mapping[str, str], **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._modules = modules
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*self._modules, *self.commands})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self._modules:
+            importlib.import_module(self._modules[cmd_name])
+        return super().get_command(ctx, cmd_name)
+
+
+def group(*, examples: str, modules: Mapping[str, str] = MappingProxyType({})) -> Callable[[Function], click.Group]:
+    """Make a door with verbs; add each with `@verb(group, examples=...)`.
+
+    `modules` names for each verb the module that does so: it is loaded when the verb is run.
+    """
 
     def decorate(function: Function) -> click.Group:
-        made: click.Group = click.group(**_settings(examples))(common_options(function))
+        made: click.Group = click.group(cls=_Verbs, modules=modules, **_settings(examples))(common_options(function))
         return made
 
     return decorate

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from lib import config, daemon, history, host, orchestrations, planning, status, store
+from lib import config, history, host, orchestrations, planning, service, status, store
 from lib.errors import OrchestratorError
 from lib.front import starting
 from lib.front.cli import Output
@@ -38,7 +38,7 @@ def run(output: Output, home: Path) -> None:
         now=host.now_ms(),
         roles=ROLES,
     )
-    daemon.start(home)  # whatever auto_start says: without it the demo might not end
+    service.start(home)  # whatever auto_start says: without it the demo might not end
     starting.start_team(output, stage, decided)
     found = _watch(output, db, decided.orchestration)
     work = worktrees.work_since(decided.agents[0].worktree, found.starting_commit, decided.agents[0].branch)
@@ -63,7 +63,8 @@ def _watch(output: Output, db: sqlite3.Connection, started: Orchestration) -> Or
         found = orchestrations.get(db, started.id)
         for event in store.events(db, orchestration=started.id, after=seen):
             seen = event.id
-            if line := history.sentence(db, event):
+            # Of a commit a report tells, a moment later.
+            if event.kind != "branch.moved" and (line := history.sentence(db, event)):
                 output.say(f"{(event.at - started.created_at) / 1000:6.1f} s  {line}")
         if found.status not in LIVE:
             if found.status is not OrchestrationStatus.COMPLETED:

@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from lib import host, named_locks, store
 from lib.errors import Unavailable, Usage
 from lib.front.cli import Output
 from lib.named_locks import Hold, NamedLock, Standing
+from lib.records import dataclass
 from lib.status import ago
 from lib.tmux import Tmux
 

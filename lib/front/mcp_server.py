@@ -72,7 +72,7 @@ def _desk() -> Iterator[tuple[Caller, Agent]]:
 def send_message(target: str, text: str, priority: str = "normal") -> str:
     """Send a message to a teammate. It arrives exactly as given, and is delivered later if the teammate is busy.
 
-    target: a role of your team, such as "tester"; or SESSION:ROLE.
+    target: a role of your team, such as "tester"; or SESSION:ROLE; or HOST/SESSION:ROLE.
     text: the message, any length and any characters.
     priority: low, normal, high, or emergency (goes in between two tool calls of the teammate).
     """
@@ -82,7 +82,7 @@ def send_message(target: str, text: str, priority: str = "normal") -> str:
     with _desk() as (caller, agent):
         sent = hub.send(
             caller,
-            agents.resolve(caller.db, caller.tmux, target, sender=agent),
+            hub.recipient(caller, target, sender=agent),
             text,
             caller=agent,
             sender=caller.name,
@@ -177,16 +177,18 @@ def request_authorization(target: str, what: str, timeout_minutes: int = 30) -> 
         return progress.ask(caller, _SILENT, agent, target, what, minutes=timeout_minutes)[1]
 
 
-def publish_insight(text: str, tags: str = "", everywhere: bool = False) -> str:
+def publish_insight(text: str, tags: str = "", everywhere: bool = False, relates_to: list[str] | None = None) -> str:
     """Keep what you have learned for later teams: a fact about the project that its files do not say.
 
     text: the fact, at most 2,000 characters.
     tags: words such as "api,auth".
     everywhere: it holds for all projects, not only for this one.
+    relates_to: other projects whose teams should hear of it, such as "../frontend" as seen from your project's top.
     """
     with _desk() as (caller, _):
         place = None if everywhere else insights.place_of(caller, None)
-        return insights.publish(caller, text, tuple(tags.split(",")) if tags else (), place)[0]
+        split = tuple(tags.split(",")) if tags else ()
+        return insights.publish(caller, _SILENT, text, split, place, relates_to or ())[0]
 
 
 TOOLS: tuple[Callable[..., str], ...] = (

@@ -6,9 +6,10 @@ import os
 import sqlite3
 from pathlib import Path
 
-from lib import config, daemon, errands, host, notices, notify, pings, store
+from lib import config, errands, host, notices, notify, pings, service, store
 from lib.config import NotifySettings
 from lib.errors import OrchestratorError
+from lib.front import progress
 from lib.front.cli import Output
 from lib.notify import Answer, Letter
 from lib.status import ago
@@ -83,12 +84,13 @@ def try_addresses(output: Output, home: Path) -> None:
     kinds = ", ".join(settings.events) or "nothing, since notify.events is empty"
     text = f"This address is told of: {kinds}.\n\n{os.uname().nodename}"
     letters = [Letter(address, "A test of the notices", text) for address in notify.addresses(settings.urls)]
-    answers = sorted(notify.send(letters), key=lambda answer: answer.address.position)
-    rows = [_row(answer.address.name, answer.reason) for answer in answers]
-    if settings.ping_url:
-        rows.append(_row("notify.ping_url", notify.ping(settings.ping_url)))
+    with progress.waiting(output, "a test is sent to every address"):
+        answers = sorted(notify.send(letters), key=lambda answer: answer.address.position)
+        rows = [_row(answer.address.name, answer.reason) for answer in answers]
+        if settings.ping_url:
+            rows.append(_row("notify.ping_url", notify.ping(settings.ping_url)))
     output.answer(_table(rows), rows)
-    if process := daemon.running(home):
+    if process := service.running(home):
         output.say(f"a scheduler that is running reads a changed configuration after: kill -HUP {process.pid}")
     refused = sum(row["result"] == "refused" for row in rows)
     if refused:

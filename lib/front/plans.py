@@ -73,7 +73,7 @@ def plan_text(decided: planning.Plan, outlook: Sequence[str]) -> str:
 
 
 def plan_data(decided: planning.Plan) -> dict[str, Any]:
-    """The same for --json."""
+    """The same for --json. Ids are minted by a launch: branches name `planning.SHOWN_ID` in its place."""
     found = decided.orchestration
     return {
         "session": found.session,
@@ -86,7 +86,13 @@ def plan_data(decided: planning.Plan) -> dict[str, Any]:
         "integration_branch": found.integration_branch,
         "git_mode": found.git_mode,
         "reason": decided.team.reason,
-        "agents": [{**vars(new), "why": decided.team.whys.get(new.role)} for new in decided.agents],
+        "agents": [
+            {
+                **{"role": new.role, "window": new.window, "worktree": str(new.worktree), "branch": new.branch},
+                "why": decided.team.whys.get(new.role),
+            }
+            for new in decided.agents
+        ],
         **analysis_data(decided.asked),
     }
 

@@ -1,4 +1,4 @@
-"""Showing how a launch goes: a live table on a terminal, plain lines elsewhere."""
+"""Showing what is waited for, on stderr: on a terminal a picture that moves, elsewhere plain lines."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from lib.front.cli import Output
-from lib.launch import Progress
+
+if TYPE_CHECKING:
+    from lib.launch import Progress
 
 #: The steps of an agent's launch, in order; each fills one more field of its bar.
 STEPS = ("worktree", "started", "ready", "briefed")
@@ -39,9 +42,69 @@ def waiting(output: Output, sentence: str) -> Iterator[None]:
         yield
         return
     from rich.console import Console  # noqa: PLC0415 - as in `_live`
+    from rich.text import Text  # noqa: PLC0415 - as in `_live`
 
-    with Console(stderr=True).status(sentence):
+    with Console(stderr=True).status(Text(sentence)):  # a command in it may hold what rich takes for markup
         yield
+
+
+#: Elsewhere than on a terminal what is over sooner needs no lines of its own.
+_SOON_SECONDS = 2.0
+
+
+@contextlib.contextmanager
+def counted(output: Output, sentence: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Show how many of so many things are done while the block runs, as `shown` does.
+
+    What is given is to be called with the name of each as it is done, from any thread.
+    """
+    if output.quiet or output.json:
+        yield lambda name: None
+    elif sys.stderr.isatty():
+        with _bar(sentence, total) as done:
+            yield done
+    else:
+        yield _Lines(sentence, total).add
+
+
+class _Lines:
+    """A line for each thing that is done, once it has taken a while; the sentence stands above the first."""
+
+    def __init__(self, sentence: str, total: int) -> None:
+        self._sentence, self._total, self._began = sentence, total, time.monotonic()
+        self._lock, self._done, self._is_headed = threading.Lock(), 0, False
+
+    def add(self, name: str) -> None:
+        with self._lock:
+            self._done += 1
+            seconds = time.monotonic() - self._began
+            if seconds < _SOON_SECONDS:
+                return
+            if not self._is_headed:
+                self._is_headed = True
+                click.echo(self._sentence, err=True)
+            click.echo(f"{seconds:5.1f} s  {self._done} of {self._total}  {name}", err=True)
+
+
+@contextlib.contextmanager
+def _bar(sentence: str, total: int) -> Iterator[Callable[[str], None]]:
+    from rich.console import Console  # noqa: PLC0415 - as in `_live`
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+    from rich.progress import Progress as Bars  # noqa: PLC0415
+
+    columns = (
+        *(SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), MofNCompleteColumn()),
+        *(TimeElapsedColumn(), TextColumn("{task.fields[last]}", markup=False)),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(sentence, total=total, last="")
+        yield lambda name: progress.update(task, advance=1, last=name)
 
 
 @contextlib.contextmanager

@@ -8,24 +8,28 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import daemon, host, overview, store
+from lib import host, overview, service, store
 from lib.errors import NotFound, Usage
+from lib.fleet import views
+from lib.fleet.views import Fleet
 from lib.front import live
 from lib.front.cli import Output
 from lib.overview import Line, Need, Overview
+from lib.records import dataclass
 from lib.status import ago
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-#: The columns of an export; a rehearsal's cost is that of no model.
+#: The columns of an export; a rehearsal's cost is that of no model. Two for criteria: 3/5 is a date to a spreadsheet.
 COLUMNS = (
     *("project", "session", "path", "title", "program", "status", "need", "why", "agents", "working", "idle"),
-    *("asking", "limited", "gone", "reported", "waiting", "usd", "tokens", "created_at", "updated_at", "seen_at"),
+    *("asking", "limited", "gone", "reported", "criteria", "criteria_hold", "waiting", "usd", "tokens"),
+    *("created_at", "updated_at", "seen_at"),
 )
 #: What a spreadsheet takes for the beginning of a formula. Titles and outcomes are texts of others.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -49,7 +53,7 @@ def show(output: Output, home: Path, request: Request) -> None:
     if request.export and request.export.suffix not in (".csv", ".json"):
         raise Usage(f"{request.export}: the figures are written as .csv or .json")
     db = store.connect(home)
-    seen = _look(db, request)
+    seen = _look(db, home, request)
     _check_named(db, seen, request)
     if request.export:
         write(request.export, seen)
@@ -66,14 +70,16 @@ def show(output: Output, home: Path, request: Request) -> None:
     else:
         how = live.how(request.refresh)
         live.watch(
-            lambda: _look(db, request),
+            lambda: _look(db, home, request),
             lambda found, columns: picture(found, columns, warning=_warning(home, found), how=how),
             seconds=request.refresh,
         )
 
 
-def _look(db: sqlite3.Connection, request: Request) -> Overview:
-    return overview.look(db, now=host.now_ms(), projects=request.projects)
+def _look(db: sqlite3.Connection, home: Path, request: Request) -> Overview:
+    now = host.now_ms()
+    seen = overview.look(db, now=now, projects=request.projects)
+    return replace(seen, fleet=views.look_if_any(db, home, now=now))
 
 
 def _check_named(db: sqlite3.Connection, seen: Overview, request: Request) -> None:
@@ -88,7 +94,7 @@ def _check_named(db: sqlite3.Connection, seen: Overview, request: Request) -> No
 
 def _warning(home: Path, seen: Overview) -> str:
     is_needed = any(line.need is not Need.OVER for line in seen.lines) or bool(seen.queue)
-    return "the scheduler does not run: scheduler.py --daemon" if is_needed and not daemon.running(home) else ""
+    return "the scheduler does not run: scheduler.py --daemon" if is_needed and not service.running(home) else ""
 
 
 # -- the files --
@@ -117,7 +123,8 @@ def _figures(line: Line) -> Iterator[object]:
     yield from (line.name, line.session, line.project, line.title, line.program, line.status)
     yield from (line.need.name.lower(), line.why, line.agents)
     yield from (line.states.get(state, 0) for state in ("working", "idle", "asking", "limited", "gone"))
-    yield from (line.reported, line.waiting, line.usd, line.tokens, line.created_at, line.updated_at, line.seen_at)
+    yield from (line.reported, line.criteria.total, line.criteria.hold, line.waiting, line.usd, line.tokens)
+    yield from (line.created_at, line.updated_at, line.seen_at)
 
 
 def _cell(figure: object) -> object:
@@ -140,7 +147,28 @@ def picture(seen: Overview, columns: int, *, warning: str = "", how: str = "") -
     for line in needy:
         parts.append(Text.assemble((f" {line.name}", "bold"), f"  {line.why}", style=_COLOURS.get(line.need, "")))
     parts += [Text(f"\n {sentence}", style="bright_black") for sentence in overview.queue_lines(seen)]
+    if seen.fleet:
+        parts += [Text(f"\n Fleet  {views.link_line(seen.fleet.link, seen.at)}"), _hosts(seen.fleet)]
     return Group(*parts)
+
+
+def _hosts(seen: Fleet) -> RenderableType:
+    from rich.console import Group  # noqa: PLC0415 - as above
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    table = Table(box=None, expand=True, padding=(0, 2, 0, 1), pad_edge=False, header_style="bright_black")
+    for name in ("host", "", "agents", "free", "load", "memory", "version", "labels"):
+        table.add_column(
+            name, no_wrap=True, justify="right" if name in ("agents", "free", "load", "memory") else "left"
+        )
+    table.add_column("teams", no_wrap=True, ratio=1, overflow="ellipsis")
+    for one in seen.hosts:
+        heard = Text(one.seen(seen.at), style="green" if one.is_seen(seen.at) else "yellow")
+        cells = views.figures(one) or ("",) * 6
+        table.add_row(Text(one.name, style="bold"), heard, *cells, ", ".join(views.teams(one)))
+    odd = [Text(f" {one.name}  {said}", style="yellow") for one in seen.hosts for said in views.notes(one)]
+    return Group(table, *odd)
 
 
 def _table(seen: Overview, columns: int) -> RenderableType:
@@ -153,6 +181,7 @@ def _table(seen: Overview, columns: int) -> RenderableType:
     table.add_column("spec", no_wrap=True, ratio=1, overflow="ellipsis")
     table.add_column("agents", no_wrap=True)
     table.add_column("done", justify="right", no_wrap=True)
+    table.add_column("criteria", justify="right", no_wrap=True)
     table.add_column("waiting", justify="right", no_wrap=True)
     table.add_column("spent", justify="right", no_wrap=True)
     table.add_column("heard", justify="right", no_wrap=True)
@@ -163,6 +192,7 @@ def _table(seen: Overview, columns: int) -> RenderableType:
             line.title,
             overview.states(line),
             f"{line.reported}/{line.agents}",
+            line.criteria.share,
             str(line.waiting),
             overview.spent(line),
             " ".join(ago(seen.at - line.seen_at).split()[:2]) if line.seen_at else "never",

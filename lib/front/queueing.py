@@ -7,26 +7,54 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lib import agents, daemon, history, host, orchestrations, planning, stopping, store
+from lib import agents, config, history, host, orchestrations, planning, service, store
 from lib.errors import Usage
+from lib.front import fleet_queue
 from lib.front.cli import Output
-from lib.models import Attempt, EntryStatus, OrchestrationStatus, QueueEntry
-from lib.queue import draining, entries, evidence
+from lib.judgement.batchfile import Wanted
+from lib.models import Attempt, EntryStatus, QueueEntry
+from lib.queue import draining, entries, evidence, intake
 from lib.status import ago
 from lib.tmux import Tmux
 
 
 def add(
-    output: Output, home: Path, words: Sequence[str], again: bool, priority: int, budget_minutes: int | None
+    output: Output,
+    home: Path,
+    words: Sequence[str],
+    *,
+    again: bool,
+    priority: int,
+    budget_minutes: int | None,
+    no_ai: bool,
+    fleet: bool = False,
+    label: str | None = None,
 ) -> None:
-    """SPEC PROJECT: queue one spec."""
+    """SPEC PROJECT: queue one spec, here or in the fleet."""
     if len(words) != 2:
         raise Usage("--queue-add takes SPEC PROJECT", hint="scheduler.py --queue-add spec.md ~/projects/webapp")
+    if fleet:
+        options: dict[str, object] = {"no_ai": True} if no_ai else {}
+        wanted = Wanted(
+            spec=words[0], project=words[1], options=options, priority=priority, budget_minutes=budget_minutes
+        )
+        _put(output, home, wanted, label=label, again=again)
+        return
     spec_path = planning.path_of(host.working_folder(), words[0]).resolve()
     spec = planning.read_spec(spec_path)
     project = planning.project_of(host.working_folder(), words[1])
-    new = entries.NewEntry(spec_path, spec.text, project, priority=priority, budget_minutes=budget_minutes, again=again)
+    of_launch: dict[str, object] = {"no_ai": True} if no_ai else {}
+    new = entries.NewEntry(
+        *(spec_path, spec.text, project, of_launch), priority=priority, budget_minutes=budget_minutes, again=again
+    )
     told(output, home, entries.add(store.connect(home), [new], now=host.now_ms()))
+
+
+def _put(output: Output, home: Path, wanted: Wanted, *, label: str | None, again: bool) -> None:
+    fleet_queue.check()
+    db, settings = store.connect(home), config.load()
+    found = intake.gather(db, home, settings, host.working_folder(), [wanted], force=False)
+    fleet_queue.put(output, home, found, label=label, again=again)
 
 
 def told(
@@ -52,7 +80,7 @@ def told(
                 f"entry {entry.id} is this already ({draining.status_of(db, entry)}): {name}; --again for one more"
             )
     rows = [
-        {**_row(db, entry, now), "new": entry.id in added.new, **more.get(entry.project, {})} for entry in added.entries
+        {**row(db, entry, now), "new": entry.id in added.new, **more.get(entry.project, {})} for entry in added.entries
     ]
     output.answer("\n".join(lines), rows)
     if added.new:
@@ -63,7 +91,7 @@ def show_list(output: Output, home: Path) -> None:
     """Every entry: id, batch, spec, project, state, failures, age, running time, reason of the last failure."""
     db, now = store.connect(home), host.now_ms()
     found = entries.every(db)
-    rows = [_row(db, entry, now) for entry in found]
+    rows = [row(db, entry, now) for entry in found]
     if not found:
         text = "the queue is empty: scheduler.py --queue-add SPEC PROJECT"
     else:
@@ -72,10 +100,14 @@ def show_list(output: Output, home: Path) -> None:
         text += f"\nthe queue is paused since {ago(now - since)}: scheduler.py --queue-resume"
     elif any(row["status"] == EntryStatus.QUEUED for row in rows) and not _drains(home):
         text += "\nno scheduler drains the queue: scheduler.py --queue-daemon"
-    output.answer(text, {"paused": since is not None, "entries": rows})
+    of_fleet, fleet_rows = fleet_queue.as_list(db, now)
+    if of_fleet:
+        text = f"{text}\n\n{of_fleet}" if found else of_fleet
+    output.answer(text, {"paused": since is not None, "entries": rows, "fleet": fleet_rows})
 
 
-def _row(db: sqlite3.Connection, entry: QueueEntry, now: int) -> dict[str, object]:
+def row(db: sqlite3.Connection, entry: QueueEntry, now: int) -> dict[str, object]:
+    """An entry for --json; times are UTC milliseconds (`_at`), or spans of them (`_ms`)."""
     made = entries.attempts(db, entry.id)
     return {
         "id": entry.id,
@@ -88,6 +120,9 @@ def _row(db: sqlite3.Connection, entry: QueueEntry, now: int) -> dict[str, objec
         "tags": list(entry.tags),
         "attempts": len(made),
         "retries": max(0, len(made) - 1),
+        "added_at": entry.added_at,
+        "started_at": made[-1].started_at if made else None,
+        "due_at": entry.not_before if entry.status is EntryStatus.FAILED else None,
         "age_ms": now - entry.added_at,
         "running_ms": _running_ms(made[-1], now) if made else None,
         "due_in_ms": max(0, entry.not_before - now) if entry.status is EntryStatus.FAILED else None,
@@ -120,8 +155,11 @@ def _short(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def show_entry(output: Output, home: Path, entry_id: int) -> None:
+def show_entry(output: Output, home: Path, entry_id: int | str) -> None:
     """The whole story of an entry: each attempt with its reason, its research and its team."""
+    if isinstance(entry_id, str):
+        fleet_queue.show_entry(output, home, entry_id)
+        return
     db, now = store.connect(home), host.now_ms()
     entry = entries.get(db, entry_id)
     made = entries.attempts(db, entry_id)
@@ -143,8 +181,8 @@ def show_entry(output: Output, home: Path, entry_id: int) -> None:
         lines.append("  no attempt yet")
     for attempt in made:
         lines += _story(db, attempt, now)
-    data = {**_row(db, entry, now), "options": entry.options, "budget_minutes": entry.budget_minutes}
-    output.answer("\n".join(lines), {**data, "story": [_attempt_data(db, attempt) for attempt in made]})
+    data = {**row(db, entry, now), "options": entry.options, "budget_minutes": entry.budget_minutes}
+    output.answer("\n".join(lines), {**data, "story": [attempt_data(db, attempt) for attempt in made]})
 
 
 def _plain(value: object) -> str:
@@ -171,7 +209,8 @@ def _story(db: sqlite3.Connection, attempt: Attempt, now: int) -> list[str]:
     return lines
 
 
-def _attempt_data(db: sqlite3.Connection, attempt: Attempt) -> dict[str, object]:
+def attempt_data(db: sqlite3.Connection, attempt: Attempt) -> dict[str, object]:
+    """An attempt for --json, with its research and its team's session."""
     found = orchestrations.get(db, attempt.orchestration_id) if attempt.orchestration_id else None
     return {
         **vars(attempt),
@@ -180,37 +219,54 @@ def _attempt_data(db: sqlite3.Connection, attempt: Attempt) -> dict[str, object]
     }
 
 
-def cancel(output: Output, home: Path, entry_id: int) -> None:
+def cancel(output: Output, home: Path, entry_id: int | str) -> None:
     """End an entry for good; a running one with its team, whose work stays."""
+    if isinstance(entry_id, str):
+        fleet_queue.cancel(output, home, entry_id)
+        return
     db, now = store.connect(home), host.now_ms()
-    with store.writing(db):
-        attempt = entries.open_attempt(db, entry_id)
-        gone = entries.cancel(db, entry_id, now=now)
-        if attempt and attempt.orchestration_id:
-            orchestrations.set_status(db, attempt.orchestration_id, OrchestrationStatus.STOPPED, now=now)
-    if attempt and attempt.orchestration_id:
-        stopping.end_processes(db, Tmux.from_environment(), orchestrations.get(db, attempt.orchestration_id))
-        entries.close(db, attempt, now=now)
-    host.wake(home)
-    kept = "; its team has ended, worktrees and branches stay" if attempt and attempt.orchestration_id else ""
-    output.answer(f"cancelled entry {gone.id}: {gone.spec_path.name}{kept}", _row(db, gone, now))
+    gone, had_team = draining.cancel(db, Tmux.from_environment(), home, entry_id, now=now)
+    kept = "; its team has ended, worktrees and branches stay" if had_team else ""
+    output.answer(f"cancelled entry {gone.id}: {gone.spec_path.name}{kept}", row(db, gone, now))
 
 
-def retry(output: Output, home: Path, entry_id: int) -> None:
+def retry(output: Output, home: Path, entry_id: int | str) -> None:
     """Queue an entry again."""
+    if isinstance(entry_id, str):
+        fleet_queue.retry(output, home, entry_id)
+        return
     db, now = store.connect(home), host.now_ms()
     again = entries.retry(db, entry_id, now=now)
-    output.answer(f"queued entry {again.id} again: {again.spec_path.name}", _row(db, again, now))
+    output.answer(f"queued entry {again.id} again: {again.spec_path.name}", row(db, again, now))
     say_who_drains(output, home)
 
 
-def set_paused(output: Output, home: Path, paused: bool) -> None:
-    """Start nothing more, or go on."""
+def order(output: Output, home: Path, words: Sequence[str]) -> None:
+    """Have unfinished entries run in the order in which they are named, and show what waits then."""
+    if not words:
+        raise Usage("name the entries in their order", hint="scheduler.py --queue-order 7 3")
+    if strange := [word for word in words if not word.isdecimal()]:
+        raise Usage(f"{strange[0]!r} is no entry of this machine's queue", hint="scheduler.py --queue-list")
+    db, now = store.connect(home), host.now_ms()
+    rows = [row(db, entry, now) for entry in entries.reorder(db, list(map(int, words)), now=now)]
+    output.answer(_table(rows), {"entries": rows})
+
+
+def pause(output: Output, home: Path) -> None:
+    """Start nothing more; what runs goes on."""
+    _set_paused(output, home, True)
+
+
+def resume(output: Output, home: Path) -> None:
+    """Let the queue drain again, and say so when nobody drains it."""
+    _set_paused(output, home, False)
+    say_who_drains(output, home)
+
+
+def _set_paused(output: Output, home: Path, paused: bool) -> None:
     changed = entries.set_paused(store.connect(home), paused, now=host.now_ms())
     word = "paused: what runs goes on, nothing more is started" if paused else "draining"
     output.answer(f"the queue is {'' if changed else 'already '}{word}", {"paused": paused, "changed": changed})
-    if not paused:
-        say_who_drains(output, home)
 
 
 def run_entry(output: Output, home: Path, entry_id: int) -> None:
@@ -227,13 +283,13 @@ def run_entry(output: Output, home: Path, entry_id: int) -> None:
 
 def say_who_drains(output: Output, home: Path) -> None:
     """Have a scheduler that drains the queue, or say why there is none."""
-    if sentence := daemon.ensure(home):
+    if sentence := service.ensure(home):
         output.say(sentence)
-    if daemon.running(home) and not daemon.drains_queue(home):
+    if service.running(home) and not service.drains_queue(home):
         output.say(
             "the scheduler that runs leaves the queue alone: scheduler.py --stop, then scheduler.py --queue-daemon"
         )
 
 
 def _drains(home: Path) -> bool:
-    return daemon.running(home) is not None and daemon.drains_queue(home)
+    return service.running(home) is not None and service.drains_queue(home)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import secrets
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from lib import api, config, headless, host, planning, templates
 from lib.config import Settings
 from lib.errors import Unavailable, Usage
+from lib.front import progress
 from lib.front.cli import Output
 from lib.git import repository
 from lib.judgement import cleaning, refinements, specs
 from lib.judgement.refinements import Change, Refinement
 from lib.judgement.teams import Team
+from lib.records import dataclass
 
 #: Who is asked: Claude Code without a window, or the API.
 ASKED = ("claude", "api")
@@ -90,9 +92,9 @@ def _asked(
     by = request.by or ("api" if api.has_key() else "claude")
     known = templates.role_names()
     prompt = question(project, spec.text if spec else "", team, suggested)
-    output.say(f"asking {_NAMES[by]}, for {request.seconds:g} s at the most")
     try:
-        answer = _ask(settings, request, by, prompt, refinements.schema(known))
+        with progress.waiting(output, f"asking {_NAMES[by]}, for {request.seconds:g} s at the most"):
+            answer = _ask(settings, request, by, prompt, refinements.schema(known))
         return by, refinements.taken(answer.found, team.roles, known), answer.cost_usd
     except Unavailable as error:
         raise Unavailable(error.sentence, hint=error.hint or _NEXT[by]) from None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lib import agents, checkins, daemon, host, news, orchestrations, store
+from lib import agents, checkins, host, news, orchestrations, service, store
 from lib.checkins import Terms
 from lib.errors import NotFound, Usage
 from lib.front.cli import Output
@@ -16,6 +15,7 @@ from lib.judgement import cleaning
 from lib.judgement.occurrences import MINUTE_MS
 from lib.judgement.teams import ORCHESTRATOR
 from lib.models import Agent, CatchUp, CheckIn, CheckInStatus
+from lib.records import dataclass
 from lib.status import ago
 from lib.tmux import Tmux
 
@@ -106,7 +106,7 @@ def _schedule(output: Output, home: Path, agent: Agent, note: str, minutes: Sequ
         )
         orchestrations.check_takes_notes(db, agent)
     output.answer(f"check-in {made.id} for {made.target} {rhythm(made, now=now)}", vars(made))
-    if sentence := daemon.ensure(home):
+    if sentence := service.ensure(home):
         output.say(sentence)
 
 

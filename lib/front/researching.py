@@ -14,6 +14,8 @@ import click
 from lib import config, planning, store
 from lib.config import Settings
 from lib.errors import ExitCode, NotFound, OrchestratorError, Usage
+from lib.front import progress
+from lib.front.cli import Output
 from lib.front.starting import Request
 from lib.judgement import cleaning, shapes, specs
 from lib.models import AttemptOutcome
@@ -41,7 +43,7 @@ _FORM = {
 }
 
 
-def run(home: Path, cwd: Path, given: str, others: Request) -> int:
+def run(output: Output, home: Path, cwd: Path, given: str, others: Request) -> int:
     """Analyse each failed project that `given` names: JSON, `@FILE` or `-` for standard input.
 
     Prints one JSON object. Returns the exit code: 1 when some could not be analysed. Raises `Usage` for input of
@@ -52,7 +54,7 @@ def run(home: Path, cwd: Path, given: str, others: Request) -> int:
     asked = _read(given, cwd)
     session_id = asked.get("session_id", "research")
     settings, db = config.load(), store.connect(home)
-    answers = []
+    answers, seconds = [], settings.research.timeout_seconds
     for number, one in enumerate(asked["failed_projects"], 1):
         answer = {name: one[name] for name in ("spec_path", "error_message")}
         try:
@@ -60,7 +62,9 @@ def run(home: Path, cwd: Path, given: str, others: Request) -> int:
             path = _path(cwd, one["spec_path"])
             enhanced = home / "research" / specs.slug(session_id) / f"{number}-{specs.slug(path.stem)}.md"
             answer |= {"spec_path": str(path)}
-            answers.append(answer | _analyse(db, settings, home, path, one["error_message"], enhanced))
+            with progress.waiting(output, f"Claude Code looks into {path}, for {seconds:g} s at most"):
+                found = _analyse(db, settings, home, path, one["error_message"], enhanced)
+            answers.append(answer | found)
         except OrchestratorError as error:
             answers.append(answer | {"error": error.sentence, "next": error.hint})
     told = json.dumps({"session_id": session_id, "projects": answers}, indent=2, ensure_ascii=False)

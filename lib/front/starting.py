@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from lib import analysis, claude, config, daemon, host, launch, orchestrations, planning, status, store
+from lib import analysis, config, host, launch, orchestrations, planning, service, status, store
 from lib.analysis import Asked
+from lib.claude import installed
 from lib.errors import NotFound, Usage
 from lib.front import plans, progress
 from lib.front.cli import Output
 from lib.git import worktrees
 from lib.judgement import specs
 from lib.models import GitMode, Orchestration, Program
+from lib.records import dataclass
 from lib.spending import outlooks
 from lib.tmux import Tmux
 
@@ -40,7 +41,10 @@ class Request:
     priority: int | None = None
     tags: tuple[str, ...] = ()
     budget: int | None = None
+    fleet: bool = False
+    label: str | None = None
     resume: bool = False
+    unattended: bool = False
     status_only: bool = False
     dry_run: bool = False
     check_spec: bool = False
@@ -55,6 +59,8 @@ def orchestrate(output: Output, home: Path, cwd: Path, request: Request) -> None
     if request.resume or request.status_only:
         _resume(output, home, cwd, request)
     else:
+        if request.unattended:
+            raise Usage("--unattended goes with --resume")
         _launch(output, home, cwd, request)
 
 
@@ -106,6 +112,7 @@ def launch_spec(
             team_plan=request.plan,
             git_mode=GitMode(request.git_mode) if request.git_mode else None,
             asked=asked,
+            is_only_shown=request.dry_run,
         )
 
     # First without the analysis: what would stop the launch is told before a model is asked.
@@ -147,7 +154,7 @@ def _asked(output: Output, stage: planning.Stage, decided: planning.Plan, reques
 
 
 def start_team(
-    output: Output, stage: planning.Stage, decided: planning.Plan, installation: claude.Installation | None = None
+    output: Output, stage: planning.Stage, decided: planning.Plan, installation: installed.Installation | None = None
 ) -> None:
     """Launch a decided plan with the scheduler at its side, showing how it goes."""
     db = store.connect(stage.home)
@@ -166,7 +173,7 @@ def start_team(
         if orchestrations.live_in(db, project):
             output.say(f"what stands stays; go on with: auto_orchestrate.py --project {project} --resume")
         raise
-    if sentence := daemon.ensure(stage.home):
+    if sentence := service.ensure(stage.home):
         output.say(sentence)
 
 
@@ -182,8 +189,8 @@ def _resume(output: Output, home: Path, cwd: Path, request: Request) -> None:
     stage = planning.Stage(home, tmux, config.load())
     db = store.connect(home)
     with progress.shown(output, _roles(stage, project)) as report:
-        found = launch.resume(db, stage, project, progress=report)
-    if sentence := daemon.ensure(stage.home):
+        found = launch.resume(db, stage, project, progress=report, is_unattended=request.unattended)
+    if sentence := service.ensure(stage.home):
         output.say(sentence)
     output.answer(_how_to_go_on(found), status.as_data([status.of(db, found)])[0])
 

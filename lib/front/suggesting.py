@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from lib import config, host, planning, templates
 from lib.errors import OrchestratorError
 from lib.front.cli import Output
 from lib.judgement.teams import Team
+from lib.records import dataclass
 
 #: The first line of what is exported: by it an older export is known, and may be replaced.
 _MARK = "# A team type written by dynamic_team.py."

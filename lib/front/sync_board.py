@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import daemon, host, orchestrations, store
+from lib import host, orchestrations, service, store
 from lib.front import live
 from lib.front.cli import Output
 from lib.git import worktrees
+from lib.records import dataclass
 from lib.together import sync_status
 from lib.together.sync_status import Board, Looking, TeamStanding, WorktreeStanding, age
 
@@ -71,7 +72,7 @@ def write(path: Path, board: Board) -> None:
 
 
 def _warning(home: Path) -> str:
-    return "" if daemon.running(home) else "the scheduler does not run: scheduler.py --daemon"
+    return "" if service.running(home) else "the scheduler does not run: scheduler.py --daemon"
 
 
 # -- the picture --

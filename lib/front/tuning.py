@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from lib.errors import OrchestratorError, Usage
 from lib.front import live
 from lib.front.cli import Output
 from lib.judgement.findings import Load, Look, findings, size
+from lib.records import dataclass
 from lib.status import ago
 from lib.tidying import Cleaned
 from lib.tmux import Tmux

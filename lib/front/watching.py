@@ -5,15 +5,17 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from lib import agents, claude, config, daemon, holds, host, limits, store
+from lib import agents, config, daemon, holds, host, limits, store
+from lib.claude import transcripts
 from lib.errands import Errands
 from lib.errors import Busy, ExitCode, NotFound, Usage
 from lib.front.cli import Output
 from lib.models import Agent, AgentState, Limit
+from lib.records import dataclass
 from lib.status import ago
 from lib.tmux import Tmux
 
@@ -106,9 +108,9 @@ def look(db: sqlite3.Connection, names: Sequence[str]) -> list[Health]:
 
 def _health(db: sqlite3.Connection, agent: Agent) -> Health:
     hold = holds.of(db, agent)
-    path = claude.transcript(agent.config_dir, agent.conversation_id)
+    path = transcripts.find(agent.config_dir, agent.conversation_id)
     try:
-        used = claude.context_used(path) if path else None
+        used = transcripts.context_used(path) if path else None
     except OSError:  # removed since it was found
         used = None
     return Health(
@@ -137,7 +139,8 @@ def _text(db: sqlite3.Connection, found: Sequence[Health], wanted: Wanted, now: 
 def _of_limit(db: sqlite3.Connection, limit: Limit, now: int) -> str:
     scope = agents.get(db, limit.agent_id).target if limit.agent_id else f"the account of {limit.config_dir}"
     resets = f"resets {_date(limit.resets_at)}{_in(limit.resets_at, now)}" if limit.resets_at else "no reset time"
-    return f"{str(limit.kind).replace('_', '-')} limit of {scope}: {resets}, by its {limit.source}: {limit.said}"
+    source = f"as host {limit.host} has told" if limit.host else f"by its {limit.source}"
+    return f"{str(limit.kind).replace('_', '-')} limit of {scope}: {resets}, {source}: {limit.said}"
 
 
 def _in(at: int | None, now: int) -> str:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from lib.config import ROOT
 from lib.errors import OrchestratorError
 from lib.git import repository
 from lib.git.repository import ask
+from lib.records import dataclass
 
 PROGRAM = ROOT / "lib" / "git" / "guard.sh"
 #: Hooks that guard, sign and tell, and those that only pass on to the user's own of that name.

@@ -16,12 +16,13 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from lib.errors import OrchestratorError
 from lib.git import repository
 from lib.git.repository import Objects
+from lib.records import dataclass
 
 #: An untracked file that is bigger is named and left out: it is more likely a product than work.
 MAXIMUM_BYTES = 100_000_000

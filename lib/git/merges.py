@@ -9,13 +9,13 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from lib.errors import Busy, OrchestratorError, Unavailable
 from lib.git import repository
 from lib.git.repository import Objects
+from lib.records import dataclass
 
 #: Whatever a user has set: no key is asked for, nothing is stashed, and only what was said is merged.
 _SETTINGS = (

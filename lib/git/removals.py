@@ -5,12 +5,12 @@ from __future__ import annotations
 import filecmp
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 from lib.errors import OrchestratorError
 from lib.git import repository
 from lib.git.repository import ask
+from lib.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from lib.errors import OrchestratorError, Unavailable
+from lib.records import dataclass
 
 #: Who commits what is ours: snapshots and merges of the hub.
 IDENTITY = {

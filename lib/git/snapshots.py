@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from lib.errors import NotFound, OrchestratorError
 from lib.git import holdings, repository
 from lib.git.holdings import UNMERGED, Holdings, Omission
 from lib.git.repository import ask
+from lib.records import dataclass
 
 #: Below this every snapshot has a ref: `ORCHESTRATION/ROLE/TIME`; a second one of the same second ends in `-2`.
 REFS = "refs/orchestrator/snapshots"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from lib.errors import NotFound, OrchestratorError
 from lib.git import merges, repository
+from lib.records import dataclass
 
 #: Nothing is asked of a daemon of git's, whatever a user has set.
 _SETTINGS = ("core.fsmonitor=false",)

@@ -10,12 +10,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.errors import NotFound, OrchestratorError, Unavailable, Usage
 from lib.git import repository
+from lib.records import dataclass
 
 if TYPE_CHECKING:
     import git
@@ -314,13 +314,25 @@ def gain(project: Path, head: str, *, since: str, beyond: Sequence[str], seconds
 
     Where the branch was rewritten, files are compared with where the two parted. Raises as `heads`.
     """
-    without = [f"^{commit}" for commit in (since, *beyond)]
+    commits = new_commits(project, head, beyond=(since, *beyond), seconds=seconds)
+    words = ("diff", "--no-color", "--no-ext-diff", "--stat=80", "--stat-count=20")
+    stat = repository.ask(project, *words, f"{since}...{head}", "--", seconds=seconds)
+    return Gain(commits, stat.rstrip("\n"))
+
+
+def new_commits(project: Path, head: str, *, beyond: Sequence[str], seconds: float) -> tuple[Commit, ...]:
+    """The commits of `head` that these others do not hold, newest first and without merges. Raises as `heads`."""
+    without = [f"^{commit}" for commit in beyond]
     log = repository.ask(
         project, "log", "--no-merges", "--no-show-signature", "--format=%H %s", head, *without, "--", seconds=seconds
     )
-    words = ("diff", "--no-color", "--no-ext-diff", "--stat=80", "--stat-count=20")
-    stat = repository.ask(project, *words, f"{since}...{head}", "--", seconds=seconds)
-    return Gain(tuple(_commits(log)), stat.rstrip("\n"))
+    return tuple(_commits(log))
+
+
+def changed_files(project: Path, before: str, after: str, *, seconds: float) -> tuple[str, ...]:
+    """The files in which two commits differ. Raises as `heads`."""
+    said = repository.ask(project, "diff", "--no-ext-diff", "--name-only", "-z", before, after, "--", seconds=seconds)
+    return tuple(said.split("\0")[:-1])
 
 
 def heads(project: Path, *names: str, seconds: float) -> dict[str, str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from lib.judgement import cleaning, teams
+from lib.records import dataclass
 
 _TEXT = {"type": "string", "minLength": 1}
 _LIST = {"type": "array", "items": {"type": "string"}}
@@ -57,7 +57,7 @@ class Analysis:
     risks: tuple[str, ...]
     size: str
     cost_usd: float | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def data(self) -> dict[str, Any]:

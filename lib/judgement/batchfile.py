@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from lib.errors import OrchestratorError, together
 from lib.judgement.teams import PLANS, SIZES
 from lib.models import BUDGET_MINUTES, PRIORITIES, GitMode, Program
+from lib.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,21 @@ Everything here was measured with Claude Code 2.1.330 in tmux 3.3a: what of a pa
 from __future__ import annotations
 
 import functools
+import json
 import re
 import unicodedata
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])")
+#: What of a captured screen does not stay, beside its colours (group 1): what a terminal would obey, and what turns the
+#: order of its text around.
+_NOT_COLOUR = re.compile(
+    r"(\x1b\[[0-9;:]{0,80}m)|\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~])"
+    r"|[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+#: Letters that tmux captures between SO and SI are the line drawing of the VT100 (terminfo(5), "Line Graphics").
+_DRAWN = re.compile(r"\x0e([^\x0f]*)\x0f?")
+_DRAWING = str.maketrans("`afgjklmnopqrstuvwxyz{|}~", "◆▒°±┘┐┌└┼⎺⎻─⎼⎽├┤┴┬│≤≥π≠£·")
 #: Claude Code's mark of a paste: it writes a backslash into whatever looks like one, in letters of any kind.
 _MARK = re.compile(r"<(?=[^\w-]{0,40}pasted[-_\u2010-\u2015]content(?![\w-]))(?!\\)", re.ASCII | re.IGNORECASE)
 _LOOKALIKES = str.maketrans("‹арѕсоеԁтαο", "<apscoedtao")
@@ -83,6 +94,31 @@ def clean(text: str) -> str:
         text = cleaned  # what has vanished may have stood between a letter and its accent
 
 
+def coloured(text: str) -> str:
+    """A captured screen as it may be kept and shown: of control sequences only colours (SGR) and line feeds stay.
+
+    Line drawing becomes the characters that it looks like.
+    """
+    text = _DRAWN.sub(_draw, text)
+    return _NOT_COLOUR.sub(lambda found: found[1] or "", text)
+
+
+def _draw(found: re.Match[str]) -> str:
+    # The letters of control sequences in between are no drawing.
+    parts = re.split(r"(\x1b\[[0-9;:]*m)", found[1])
+    return "".join(part if place % 2 else part.translate(_DRAWING) for place, part in enumerate(parts))
+
+
+def uncoloured(text: str) -> str:
+    """The same without colours: plain lines."""
+    return _COLOUR.sub("", coloured(text))
+
+
+def one_line(text: str) -> str:
+    """Somebody's text as one plain line of a terminal."""
+    return uncoloured(re.sub(r"[\t\r\n]+", " ", text))
+
+
 def _escape_marks(text: str) -> str:
     folded = text
     if not text.isascii():
@@ -109,3 +145,9 @@ def shortened(text: str, most_bytes: int) -> str:
         return content[:most_bytes].decode(errors="ignore")
     head = room // 4
     return f"{content[:head].decode(errors='ignore')}{mark}{content[head - room :].decode(errors='ignore')}"
+
+
+def quoted(text: str, longest: int = 240) -> str:
+    """Somebody's text as a quoted string in one line, as agents are told it; of a longer one the beginning."""
+    line = " ".join(clean(text).split())
+    return json.dumps(line if len(line) <= longest else f"{line[: longest - 3]}...", ensure_ascii=False)

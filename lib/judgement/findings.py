@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from lib.records import dataclass
 
 MEGABYTE = 1_000_000
 #: Below the smaller of the two a disk is short: a share says little of a big disk, an amount little of a small one.
@@ -143,6 +143,11 @@ def is_vacuum_worth(pages: int, free_pages: int, page_bytes: int) -> bool:
     return free_pages * 4 > pages and free_pages * page_bytes > 10 * MEGABYTE
 
 
+def is_short(disk: Disk) -> bool:
+    """Whether a disk has so little room left that work may stop."""
+    return disk.free_bytes < min(LEAST_FREE_SHARE * disk.total_bytes, LEAST_FREE_BYTES)
+
+
 def findings(look: Look) -> list[Finding]:
     """What is not as it should be; empty when all is well."""
     return [*_of_teams(look), *_of_machine(look), *_of_store(look), *_of_orphans(look)]
@@ -170,7 +175,7 @@ def _of_machine(look: Look) -> list[Finding]:
             f"{size(disk.free_bytes)} of {size(disk.total_bytes)} are free at {disk.path}", "sync_coordinator.py clean"
         )
         for disk in look.disks
-        if disk.free_bytes < min(LEAST_FREE_SHARE * disk.total_bytes, LEAST_FREE_BYTES)
+        if is_short(disk)
     ]
     biggest = max(look.teams, key=lambda team: team.load.memory_bytes, default=None)
     if look.memory_available_bytes < LEAST_MEMORY_SHARE * look.memory_bytes:

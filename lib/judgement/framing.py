@@ -39,9 +39,9 @@ def frame(message_id: int, sender: str, body: str) -> str:
     return f"{head(message_id, sender)}\n{body}\n{tail(message_id)}"
 
 
-def holds_frame(text: str) -> bool:
-    """Whether a text holds the end of a framed message, however a narrow window has wrapped it."""
-    return re.search(r"\[endofmsg\d+\]", "".join(text.split())) is not None
+def framed_in(text: str) -> list[int]:
+    """The messages whose frames end in a text, however a narrow window has wrapped it."""
+    return [int(found) for found in re.findall(r"\[endofmsg(\d{1,18})\]", "".join(text.split()))]
 
 
 def unframe(prompt: str) -> tuple[int, str] | None:

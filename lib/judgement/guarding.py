@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from lib.errors import OrchestratorError
 from lib.judgement.routing import ANYBODY
+from lib.records import dataclass
 
 #: A pattern of refs: whole names from refs/ on, with * for any part. No git takes a space in a ref.
 _PATTERN = re.compile(r"refs/[^\s\x00-\x1f\x7f\[\\]+")

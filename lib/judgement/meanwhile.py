@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from lib.models import Event
+from lib.records import dataclass
 
 #: The agent reads all of it before it goes on: what is more stands in its messages and in git.
 MOST_LINES = 12

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from lib.models import CatchUp, CheckIn
+from lib.records import dataclass
 
 MINUTE_MS = 60_000
 #: With catch_up all the newest so many of what was missed are told.

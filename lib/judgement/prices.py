@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 from typing import Any
 
 from lib.errors import OrchestratorError
 from lib.models import PROMPT_STEPS, Sort, Usage
+from lib.records import dataclass
 
 _DAY_MS = 24 * 60 * 60_000
 #: The ordinal of 1970-01-01, from which times count.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lib.errors import Unavailable
 from lib.judgement import cleaning, shapes
 from lib.judgement.teams import DEFAULT_SIZE, ORCHESTRATOR, SIZES, Team, TeamType
+from lib.records import dataclass
 
 #: So much of a reason is shown.
 _LONGEST_REASON = 300

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from typing import Any
 
 from lib.errors import OrchestratorError
 from lib.models import MessageKind
+from lib.records import dataclass
 
 
 class MessageClass(StrEnum):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from itertools import pairwise
+from typing import NamedTuple
+
+from lib.records import dataclass
 
 
 class ScreenKind(StrEnum):
@@ -33,7 +35,24 @@ class Screen:
 
 
 @dataclass(frozen=True)
-class _Cell:
+class Choice:
+    """One choice of a dialog: the key that takes it, and its words."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Dialog:
+    """A question that a window asks: what it shows of it, and the choices that a key takes."""
+
+    text: str
+    choices: tuple[Choice, ...]
+
+
+class _Cell(NamedTuple):
+    """A tuple, and no record: a look at one screen makes thousands."""
+
     char: str
     dim: bool
     reverse: bool
@@ -81,6 +100,9 @@ _SCROLLED = re.compile(r"─+ ↑ \d+ more ─")
 # cancel" is no such sign: it stands below a usable composer while Claude Code waits for a usage limit.
 _ELSEWHERE = re.compile(r"search prompts:|no matching prompt:|Enter to (select|confirm|use)")
 _CHOICE = re.compile(r"^ {0,4}❯ (\d+\. |No, exit$|Yes)")
+_EDGE = re.compile(r"[─▔]{8}")
+_NUMBERED = re.compile(r"^ {0,4}(?P<mark>❯ )? {0,2}(?P<key>[1-9])\. (?P<words>.+)$")
+_TAKES_TEXT = re.compile(r"Type something|Chat about this|No, and tell Claude")
 _ASKS = re.compile(r"\b(Esc to (cancel|close|go back)|Enter to (select|confirm|save))\b")
 # The spinner of a turn and of a retried request; "✻ Cooked for 4s" of a finished turn has neither sign.
 _SPINNER = re.compile(r"[·✢✳✶✻✽*∗] \S.*(…|· retrying )")
@@ -142,6 +164,39 @@ def has_limit_dialog(capture: str) -> bool:
     """Whether a window shows the dialog that a weekly limit opens. Escape closes it and chooses nothing."""
     rows = _rows(capture)
     return _composer(rows) is None and _limit_dialog(rows) is not None
+
+
+def dialog(capture: str) -> Dialog | None:
+    """The dialog that a window shows, if its choices have numbers: a permission, or a question with answers.
+
+    A choice that takes a text of one's own is none for a key. One that does not fit the window is not there.
+    """
+    rows = _rows(capture)
+    if _composer(rows) is not None or not _is_dialog(rows):
+        return None
+    lines = [row.text.rstrip() for row in rows]
+    numbered = [(at, found) for at, line in enumerate(lines) if (found := _NUMBERED.match(line))]
+    start = next((at for at, found in reversed(numbered) if found["key"] == "1"), None)
+    if start is None or not any(found["mark"] for at, found in numbered if at >= start):
+        return None
+    choices = tuple(_choices(lines[start:]))
+    top = next((at + 1 for at in reversed(range(start)) if _EDGE.match(lines[at].strip())), 0)
+    return Dialog("\n".join(line for line in lines[top:start] if line.strip()), choices) if choices else None
+
+
+def _choices(lines: Sequence[str]) -> Iterator[Choice]:
+    """The choices from the first one on: they are numbered without a gap, and what is indented more goes on."""
+    key, words, column = 0, "", 0
+    for line in [*lines, ""]:
+        found = _NUMBERED.match(line)
+        if not found and line.strip() and len(line) - len(line.lstrip()) >= column:
+            words = f"{words} {line.strip()}"
+            continue
+        if key and not _TAKES_TEXT.match(words):
+            yield Choice(str(key), words)
+        if not found or int(found["key"]) != key + 1:
+            return
+        key, words, column = key + 1, found["words"].strip(), found.start("words")
 
 
 def _limit_dialog(rows: Sequence[_Row]) -> str | None:
@@ -248,11 +303,11 @@ def _rows(capture: str) -> list[_Row]:
         cells: list[_Cell] = []
         at = 0
         for escape in _ESCAPE.finditer(line):
-            cells += (_Cell(char, dim, reverse) for char in line[at : escape.start()])
+            cells += [_Cell(char, dim, reverse) for char in line[at : escape.start()]]
             at = escape.end()
             if (sgr := escape["sgr"]) is not None:
                 dim, reverse = _after(sgr, dim, reverse)
-        cells += (_Cell(char, dim, reverse) for char in line[at:])
+        cells += [_Cell(char, dim, reverse) for char in line[at:]]
         if reverse:  # a blank cell under the cursor, which tmux trimmed from the end of the row
             cells.append(_Cell(" ", dim, reverse))
         rows.append(_Row(tuple(cells)))

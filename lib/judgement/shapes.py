@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,9 +13,26 @@ _TYPES: dict[str, tuple[type, str]] = {
     "array": (list, "a list"),
     "string": (str, "text"),
     "boolean": (bool, "true or false"),
+    "integer": (int, "a whole number"),
 }
 #: A schema with another word is a mistake of ours: what is not understood here would not be checked.
-_WORDS = frozenset({"type", "enum", "items", "minItems", "minLength", "properties", "required", "additionalProperties"})
+_WORDS = frozenset(
+    (
+        *(
+            "type",
+            "enum",
+            "items",
+            "minItems",
+            "uniqueItems",
+            "minLength",
+            "maxLength",
+            "pattern",
+            "minimum",
+            "maximum",
+        ),
+        *("properties", "required", "additionalProperties", "description", "default"),
+    )
+)
 
 
 def misfit(value: object, schema: Schema, place: str = "") -> str | None:
@@ -28,6 +46,14 @@ def misfit(value: object, schema: Schema, place: str = "") -> str | None:
         return f"{name} must be one of {', '.join(schema['enum'])}, not {value!r}"
     if isinstance(value, list | str) and len(value) < max(schema.get("minItems", 0), schema.get("minLength", 0)):
         return f"{name} must not be empty"
+    if isinstance(value, list) and schema.get("uniqueItems") and any(one in value[:at] for at, one in enumerate(value)):
+        return f"{name} must not name anything twice"
+    if isinstance(value, str) and len(value) > schema.get("maxLength", len(value)):
+        return f"{name} must not be longer than {schema['maxLength']:,} characters"
+    if isinstance(value, str) and "pattern" in schema and not re.search(schema["pattern"], value):
+        return f"{name} must fit {schema['pattern']}"
+    if isinstance(value, int) and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
+        return f"{name} must be from {schema.get('minimum')} to {schema.get('maximum')}, not {value}"
     if isinstance(value, dict):
         for missing in (one for one in schema.get("required", ()) if one not in value):
             return f"{name} has no {missing}"

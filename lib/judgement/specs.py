@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import PurePath
 
 from lib.errors import OrchestratorError
+from lib.records import dataclass
 
 #: A spec is read by every agent; a bigger one is more likely a wrong file.
 MAXIMUM_BYTES = 1_000_000
@@ -233,9 +234,20 @@ def _checked(item: _Item, path: PurePath) -> tuple[str, str | None]:
         wrong = "is empty"
     elif _CHECK in command:
         wrong = "is not the only one of its item"
+    elif reason := _unsplittable(command):
+        wrong = f"cannot be split into words: {reason}"
     else:
         return text.strip(), command
     raise OrchestratorError(f"{path}, line {item.line}: the check {wrong}", hint="- text [check: COMMAND]")
+
+
+def _unsplittable(command: str) -> str | None:
+    """Why a command has no words, as what runs it splits them (`commands.run`: no shell); None when it has."""
+    try:
+        shlex.split(command)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _title(text: str, front: _Front, sections: dict[str, tuple[str, ...]], path: PurePath) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
+
+from lib.records import dataclass
 
 #: What an agent's hooks call a text that it has taken. It is somebody else's doing, and no sign of its own.
 PROMPT = "UserPromptSubmit"

@@ -6,9 +6,10 @@ import fnmatch
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from lib.errors import Usage
+from lib.records import dataclass
 
 ORCHESTRATOR = "orchestrator"
 DEVELOPER = "developer"

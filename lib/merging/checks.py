@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from lib import commands
 from lib.commands import Ran
 from lib.config import PROJECT_FILE, ProjectSettings
+from lib.records import dataclass
 
 #: How much of a red check's output is kept, and told to its author.
 LOG_BYTES = 4_000

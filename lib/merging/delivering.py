@@ -10,20 +10,20 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lib import agents, config, host, notices, store
+from lib import agents, config, host, notices, relations, store
 from lib.config import ProjectSettings, Settings
 from lib.errors import OrchestratorError
 from lib.git import merges, removals, repository, worktrees
 from lib.git.merges import Outcome
 from lib.git.removals import Place
 from lib.judgement import specs
-from lib.merging import candidates, checks, integrations, scratch, sharing
+from lib.merging import announcing, candidates, checks, integrations, scratch, sharing
 from lib.merging.checks import Verdict
 from lib.models import DeliveryStatus, Orchestration
+from lib.records import dataclass
 
 _LONGEST_NAMES = 8
 _MOST_TRIES = 3
@@ -210,6 +210,10 @@ def _record(db: sqlite3.Connection, found: Orchestration, done: Delivery, tag: s
     sentence = f"delivered to {done.branch} as {done.wanted[:12]} ({tag})"
     if left := _never_offered(db, found):
         sentence += f"; not in it, since it was never offered: {', '.join(left)}"
+    related = relations.of(found.project)
+    change = (
+        announcing.change(found, done.branch, done.before, done.wanted) if related.projects or related.absent else None
+    )
     now = host.now_ms()
     with store.writing(db):
         integrations.end_delivery(db, found.id, DeliveryStatus.DELIVERED, tag=tag, outcome=sentence)
@@ -223,6 +227,8 @@ def _record(db: sqlite3.Connection, found: Orchestration, done: Delivery, tag: s
             before=done.before,
             tag=tag,
         )
+        told = relations.tell(db, change, related.projects, absent=related.absent, now=now) if change else []
+        relations.note_missing(db, found.id, related.untold(told), now=now)
 
 
 def _never_offered(db: sqlite3.Connection, found: Orchestration) -> Sequence[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from lib import agents, config, criteria, errands, host, messages, orchestrations, store, templates
@@ -28,6 +28,7 @@ from lib.models import (
     OrchestrationStatus,
     Priority,
 )
+from lib.records import dataclass
 
 #: The sender of what the hub says to agents.
 SENDER = "merge-hub"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from lib import commands, config, criteria, errands, host, orchestrations, reports, store
@@ -21,6 +20,7 @@ from lib.errors import OrchestratorError
 from lib.git import merges, removals
 from lib.merging import checks, scratch
 from lib.models import LIVE, Orchestration, OrchestrationStatus
+from lib.records import dataclass
 
 
 @dataclass(frozen=True)

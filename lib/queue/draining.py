@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from lib import (
     agents,
     analysis,
-    claude,
     config,
     errands,
     holds,
@@ -20,11 +20,16 @@ from lib import (
     planning,
     stopping,
     store,
+    templates,
+    verdicts,
 )
+from lib.agents import NewAgent
+from lib.claude import installed
 from lib.config import Settings
 from lib.errands import Errands
 from lib.errors import Busy, OrchestratorError, Unavailable
-from lib.git import worktrees
+from lib.fleet import fencing
+from lib.git import bundles, worktrees
 from lib.judgement import specs
 from lib.merging import integrations
 from lib.models import (
@@ -40,6 +45,7 @@ from lib.models import (
     QueueEntry,
 )
 from lib.queue import entries, evidence, research
+from lib.store import writing
 from lib.tmux import Tmux
 
 #: How far apart two counts of active time may lie; more is a sleep of the machine or a downtime.
@@ -59,7 +65,7 @@ def drain(
         dues += _count(db, attempt, settings, now)
     for attempt in entries.not_closed(db):
         dues += _close(db, tmux, home, attempt, settings, now)
-    hold = functools.partial(hold_of, db, home, settings)
+    hold = functools.partial(hold_of, db, home, settings, now=now)
     while entries.claim(
         db, now=now, max_concurrent=settings.queue.max_concurrent, is_held=lambda entry: hold(entry) is not None
     ):
@@ -71,9 +77,10 @@ def drain(
     return [*dues, due] if due is not None and due > now else dues
 
 
-def hold_of(db: sqlite3.Connection, home: Path, settings: Settings, entry: QueueEntry) -> Hold | None:
-    """What keeps an entry from being started: whatever holds the account that its agents would use."""
-    return holds.of_account(db, claude.config_dir_of(_program(entry, settings), home))
+def hold_of(db: sqlite3.Connection, home: Path, settings: Settings, entry: QueueEntry, *, now: int) -> Hold | None:
+    """What keeps an entry from being started: whatever holds the account that its agents would use, or the fleet."""
+    account = holds.of_account(db, installed.config_dir_of(_program(entry, settings), home))
+    return account or (fencing.hold_of(db, entry.id, now=now) if entry.of_fleet else None)
 
 
 def _program(entry: QueueEntry, settings: Settings) -> Program:
@@ -170,6 +177,8 @@ def run(home: Path, entry_id: int) -> Orchestration | None:
             return None
         attempt = entries.begin_launch(db, attempt)
         entry = entries.get(db, entry_id)
+        if entry.of_fleet:  # a checkout that was just made: nobody can have told Claude Code yet to trust it
+            settings = dataclasses.replace(settings, trust_project=True)
         tmux = Tmux.from_environment()
         stage = planning.Stage(home, tmux, settings)
         try:
@@ -177,7 +186,10 @@ def run(home: Path, entry_id: int) -> Orchestration | None:
                 attempt = research.before_attempt(db, stage, entry, attempt, now=host.now_ms())
             decided = _decide(db, stage, entry, attempt)
             installation = launch.preflight(stage, decided.orchestration)
+            verdicts.check_unattended(db, installation)
             decided = _analysed(db, stage, entry, attempt, decided)
+            # Before the team is recorded: whoever resumes it takes the branches that are there.
+            bundles.make_branches(decided.orchestration.project, _begun(entry, attempt, decided.agents))
             with store.writing(db):
                 planning.record(db, stage, decided)
                 entries.link(db, attempt, decided.orchestration.id, now=host.now_ms())
@@ -241,10 +253,25 @@ def _decide(
     return dataclasses.replace(decided, orchestration=given)
 
 
+def _begun(entry: QueueEntry, attempt: Attempt, team: Sequence[NewAgent]) -> dict[str, str]:
+    """The branches of a first attempt on which another host's team has worked, with the commits that came from there.
+
+    A later attempt begins anew, as it does on one machine.
+    """
+    commits = entry.options.get("begin_from")
+    if attempt.number > 1 or not isinstance(commits, dict):
+        return {}
+    return {one.branch: str(commits[one.role]) for one in team if one.role in commits}
+
+
 def _spec_text(entry: QueueEntry, attempt: Attempt) -> str:
-    """What the team of an attempt reads: the enhanced spec when there is one."""
+    """What the team of an attempt reads: the spec, with what others have begun; the enhanced one when there is one."""
     if attempt.spec_path is None:
-        return entry.spec_text
+        begun = entry.options.get("begin_from")
+        if attempt.number > 1 or not isinstance(begun, dict):
+            return entry.spec_text
+        size = len(entry.spec_text.encode())
+        return templates.render("begun_elsewhere.md", spec=entry.spec_text, size=size, roles=sorted(begun))
     try:
         return attempt.spec_path.read_bytes().decode()
     except OSError as error:
@@ -261,6 +288,31 @@ def _text(value: object) -> str | None:
 
 def _in_words(error: OrchestratorError) -> str:
     return f"{error.sentence}; next: {error.hint}" if error.hint else error.sentence
+
+
+def cancel(
+    db: sqlite3.Connection,
+    tmux: Tmux,
+    home: Path,
+    entry_id: int,
+    *,
+    now: int,
+    reason: str = entries.BY_HAND,
+) -> tuple[QueueEntry, bool]:
+    """End an entry for good, a running one with its team, whose work stays. Returns it, and whether it had a team.
+
+    Raises `Busy` when it is over already.
+    """
+    with writing(db):
+        attempt = entries.open_attempt(db, entry_id)
+        gone = entries.cancel(db, entry_id, now=now, reason=reason)
+        if attempt and attempt.orchestration_id:
+            orchestrations.set_status(db, attempt.orchestration_id, OrchestrationStatus.STOPPED, now=now)
+    if attempt and attempt.orchestration_id:
+        stopping.end_processes(db, tmux, orchestrations.get(db, attempt.orchestration_id))
+        entries.close(db, attempt, now=now)
+    host.wake(home)
+    return gone, bool(attempt and attempt.orchestration_id)
 
 
 def status_of(db: sqlite3.Connection, entry: QueueEntry) -> str:

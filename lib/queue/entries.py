@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from dataclasses import asdict, field, replace
 from pathlib import Path
 
-from lib import host, notices, orchestrations
+from lib import decisions, host, notices, orchestrations
 from lib.config import QueueSettings
-from lib.errors import Busy, NotFound, OrchestratorError
-from lib.judgement import retries
+from lib.errors import Busy, NotFound, OrchestratorError, Usage
+from lib.judgement import choices, retries
+from lib.judgement.choices import Candidate
 from lib.models import (
+    PRIORITIES,
     UNFINISHED,
     Attempt,
     AttemptOutcome,
@@ -25,6 +27,7 @@ from lib.models import (
     QueueEntry,
 )
 from lib.queue import evidence
+from lib.records import dataclass
 from lib.store import record, writing
 
 MINUTE_MS = retries.MINUTE_MS
@@ -32,12 +35,17 @@ MINUTE_MS = retries.MINUTE_MS
 DEFER_MS = 5 * MINUTE_MS
 #: A launch that ends without a word so often is a failure.
 MOST_LAUNCHES = 5
+#: Why an entry ends that a person has cancelled.
+BY_HAND = "cancelled by hand"
+#: Of how many entries before the one that was chosen it is kept why they were passed over.
+_MOST_KEPT = 100
 
 
 @dataclass(frozen=True)
 class NewEntry:
     """A spec to be queued. `options` are those of a launch: roles, add_roles, team_type, size, plan,
-    agent, git_mode, no_ai.
+    agent, git_mode, no_ai; of an entry of the fleet also its id there (`fleet`), and by role the commits on which
+    another host's team has left off (`begin_from`).
     """
 
     spec_path: Path
@@ -209,7 +217,34 @@ def retry(db: sqlite3.Connection, entry_id: int, *, now: int) -> QueueEntry:
     return get(db, entry_id)
 
 
-def cancel(db: sqlite3.Connection, entry_id: int, *, now: int, reason: str = "cancelled by hand") -> QueueEntry:
+def reorder(db: sqlite3.Connection, wanted: Sequence[int], *, now: int) -> list[QueueEntry]:
+    """Have unfinished entries run in this order, by raising priorities where that is needed; the others keep theirs.
+
+    Returns all that is unfinished, in its order. Raises `NotFound` for an entry that is over, `Usage` for
+    one that is named twice or would need a priority that is out of bounds.
+    """
+    if len(set(wanted)) != len(wanted):
+        raise Usage("an entry is named twice")
+    with writing(db):
+        known = {entry.id: entry for entry in unfinished(db)}
+        if strange := [str(number) for number in wanted if number not in known]:
+            raise NotFound(f"no unfinished entry has the id {', '.join(strange)}", hint="scheduler.py --queue-list")
+        least, before = PRIORITIES[0], 0
+        for number in reversed(wanted):
+            # Among equals the older one goes first.
+            priority = max(known[number].priority, least + (number > before > 0))
+            if priority > PRIORITIES[1]:
+                raise Usage(f"entry {number} would need a priority above {PRIORITIES[1]}")
+            if priority != known[number].priority:
+                db.execute(
+                    "UPDATE queue_entries SET priority = ?, updated_at = ? WHERE id = ?", (priority, now, number)
+                )
+                record(db, "queue.reordered", now=now, entry=number, priority=priority)
+            least, before = priority, number
+    return unfinished(db)
+
+
+def cancel(db: sqlite3.Connection, entry_id: int, *, now: int, reason: str = BY_HAND) -> QueueEntry:
     """End an entry without another attempt. Its team, when it has one, is the caller's to stop first.
 
     Raises `Busy` when it is over already.
@@ -252,19 +287,41 @@ def claim(
         at_work = [entry for entry in running if of_entry[entry.id].orchestration_id not in stuck]
         if len(at_work) >= max_concurrent:
             return None
-        held = {found.project for found in live} | {entry.project for entry in running}
+        busy = {str(found.project) for found in live} | {str(entry.project) for entry in running}
         batches = {entry.batch_id for entry in at_work} | {
             entry.batch_id for entry in waiting if entry.status is EntryStatus.QUEUED
         }
+        looked_at: list[Candidate] = []
         for entry in waiting:
-            if entry.status is EntryStatus.RUNNING or is_paused(entry, now) or entry.project in held:
+            if entry.status is EntryStatus.RUNNING:
                 continue
-            if entry.status is EntryStatus.FAILED and entry.batch_id in batches:
-                continue
-            if is_held(entry):
-                continue
-            return _open(db, entry, now)
+            one = _candidate(entry, batches, now)
+            if choices.may_run(one, busy, now=now) and is_held(entry):
+                one = replace(one, is_held=True)
+            looked_at.append(one)
+            if choices.may_run(one, busy, now=now):
+                attempt = _open(db, entry, now)
+                _note_claim(db, looked_at, busy, now)
+                return attempt
     return None
+
+
+def _candidate(entry: QueueEntry, batches: Container[int], now: int) -> Candidate:
+    return Candidate(
+        id=entry.id,
+        project=str(entry.project),
+        has_failed=entry.status is EntryStatus.FAILED,
+        waits_until=entry.not_before if is_paused(entry, now) else 0,
+        has_fresh_siblings=entry.batch_id in batches,
+    )
+
+
+def _note_claim(db: sqlite3.Connection, looked_at: Sequence[Candidate], busy: Collection[str], now: int) -> None:
+    """Keep which entry was chosen, the last of these, and what of those before it kept them from it."""
+    last = looked_at[-_MOST_KEPT:]
+    named = sorted({one.project for one in last} & set(busy))
+    given = {"candidates": [asdict(one) for one in last], "busy": named, "now": now}
+    decisions.note(db, "queue", given, last[-1].id, now=now)
 
 
 def is_paused(entry: QueueEntry, now: int) -> bool:
@@ -412,18 +469,19 @@ def fail(db: sqlite3.Connection, attempt: Attempt, reason: str, settings: QueueS
             return
         entry = get(db, attempt.entry_id)
         failures = entry.failures + 1
-        later = retries.next_attempt(
-            failures, max_attempts=settings.max_attempts, first_pause_minutes=settings.retry_minutes, now=now
-        )
+        most, pause = settings.max_attempts, settings.retry_minutes
+        later = retries.next_attempt(failures, max_attempts=most, first_pause_minutes=pause, now=now)
         db.execute(
             "UPDATE queue_entries SET failures = ?, not_before = ? WHERE id = ?", (failures, later or now, entry.id)
         )
+        _move(db, entry, EntryStatus.ABANDONED if later is None else EntryStatus.FAILED, reason, now, attempt)
+        given = {"failures": failures, "max_attempts": most, "first_pause_minutes": pause, "now": now}
+        decisions.note(db, "retry", given, later, now=now)
         if later is not None:
-            _move(db, entry, EntryStatus.FAILED, reason, now, attempt)
             return
-        _move(db, entry, EntryStatus.ABANDONED, reason, now, attempt)
         story = "\n".join(line for one in attempts(db, entry.id) for line in _story(one))
-        notices.tell(db, "abandoned", f"abandoned after {failures} failures: {_name(entry)}", story, now=now)
+        if not entry.of_fleet:  # the host that has put it tells of it
+            notices.tell(db, "abandoned", f"abandoned after {failures} failures: {_name(entry)}", story, now=now)
         _summarize(db, entry.batch_id, now)
 
 
@@ -437,20 +495,21 @@ def settle(
     """Take the outcome of an attempt's orchestration, which is over, as the attempt's own."""
     match ended.status:
         case OrchestrationStatus.COMPLETED:
-            _succeed(db, attempt, ended.outcome or "completed", now)
+            _succeed(db, attempt, ended, now)
         case OrchestrationStatus.FAILED:
             fail(db, attempt, ended.outcome or "the team has failed", settings, now=now)
         case OrchestrationStatus.STOPPED:
             cancel(db, attempt.entry_id, now=now, reason="its team was stopped")
 
 
-def _succeed(db: sqlite3.Connection, attempt: Attempt, outcome: str, now: int) -> None:
+def _succeed(db: sqlite3.Connection, attempt: Attempt, ended: Orchestration, now: int) -> None:
     with writing(db):
-        if not _end_attempt(db, attempt, AttemptOutcome.SUCCEEDED, outcome, now):
+        if not _end_attempt(db, attempt, AttemptOutcome.SUCCEEDED, ended.outcome or "completed", now):
             return
         entry = get(db, attempt.entry_id)
         _move(db, entry, EntryStatus.SUCCEEDED, None, now, attempt)
-        notices.tell(db, "completed", f"completed: {_name(entry)}", outcome, now=now)
+        if not entry.of_fleet:
+            notices.tell(db, "completed", f"completed: {_name(entry)}", orchestrations.told_of(db, ended), now=now)
         _summarize(db, entry.batch_id, now)
 
 

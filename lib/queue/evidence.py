@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from lib import agents, history, orchestrations, store
@@ -13,6 +13,7 @@ from lib.errors import OrchestratorError
 from lib.git import worktrees
 from lib.judgement import cleaning
 from lib.models import Agent, Attempt, Event, Orchestration
+from lib.records import dataclass
 from lib.tmux import Tmux
 
 #: How many lines of each window are kept.

@@ -10,7 +10,6 @@ import json
 import os
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from lib.judgement import batchfile, specs, teams
 from lib.judgement.batchfile import Wanted
 from lib.new_projects import NewProject
 from lib.queue import entries
+from lib.records import dataclass
 
 #: More is no batch file.
 _LONGEST_FILE = 1_000_000

@@ -10,7 +10,6 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from lib.models import Attempt, AttemptOutcome, Program, QueueEntry
 from lib.planning import Stage
 from lib.queue import entries, evidence
 from lib.queue.evidence import Failure
+from lib.records import dataclass
 
 CATEGORIES = ("spec", "environment", "team", "limit", "tool", "unknown")
 _TEXT = {"type": "string", "minLength": 1}

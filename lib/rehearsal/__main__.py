@@ -22,6 +22,7 @@ WITH_VALUE = (
     "--permission-mode",
     "--model",
     "--name",
+    "--tools",
 )
 ALONE = ("--dangerously-skip-permissions", "--version")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)

@@ -130,6 +130,7 @@ class Agent:
         self._chosen = 0
         self._notice_at: float | None = None
         self._interrupt_pressed = -TWICE_SECONDS
+        self._deaf_for = 0
         self._leaving: tuple[int, str, str] | None = None
 
     def run(self) -> int:
@@ -216,6 +217,8 @@ class Agent:
                 self._draft += "\n"
             case "backspace":
                 self._draft = self._draft[:-1]
+            case "enter" if self._deaf_for:
+                self._deaf_for -= 1
             case "enter":
                 self._submit()
             case "stash":
@@ -254,6 +257,9 @@ class Agent:
             self._transcript.queue("enqueue", text)
             self._waiting.append(text)
             self._beside.put(lambda: self._hook("UserPromptSubmit", prompt=text))
+
+    def _go_deaf(self, keys: int) -> None:
+        self._deaf_for = keys
 
     def _run_command(self, text: str) -> None:
         name, _, arguments = text.partition(" ")
@@ -411,6 +417,10 @@ class Agent:
                 raise Leaving
             case "ask":
                 self._ask()
+            case "deaf":
+                self._post(lambda: self._go_deaf(int(directive.amount)))
+            case "commit" | "answer":
+                pass  # it is in the plan of its message
             case _:
                 self._mind.limited_until = int(time.time() + directive.amount * 60)
                 raise Limited

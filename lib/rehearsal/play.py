@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+
+from lib.records import dataclass
 
 #: An assistant line of the transcript that begins so says that our own completion is reported.
 REPORTED = "Reported completion"
@@ -23,7 +25,9 @@ _DIGEST_PART = re.compile(r"^--- message (\d+) from (\S+)\n", re.MULTILINE)
 _FACT = re.compile(r"^(Spec|Worktree|Branch): (.+?)\s*$", re.MULTILINE)
 _MEMBER = re.compile(r"^- (\S+):([A-Za-z0-9_-]+) \(branch (\S+?)\)", re.MULTILINE)
 _FATE = re.compile(r"^rehearse: (fail|hold)(?:[ \t]+(.+?))?[ \t]*$", re.MULTILINE)
-_DIRECTIVE = re.compile(r"^rehearse: (busy|exit|ask|limit)(?:[ \t]+(\d+(?:\.\d+)?))?[ \t]*$", re.MULTILINE)
+_DIRECTIVE = re.compile(
+    r"^rehearse: (busy|exit|ask|limit|deaf|commit|answer)(?:[ \t]+(\d+(?:\.\d+)?))?[ \t]*$", re.MULTILINE
+)
 _ITEM = re.compile(r"^( {0,3})(?:[-*+]|\d+[.)])\s+(.+)$")
 _CRITERIA = re.compile(
     r"^[\s#*_]*(success criteria|acceptance criteria|definition of done)\b", re.IGNORECASE | re.MULTILINE
@@ -42,7 +46,11 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Directive:
-    """An order for the stand-in itself: busy SECONDS, exit CODE, ask, limit MINUTES."""
+    """An order for the stand-in itself: busy SECONDS, exit CODE, ask, limit MINUTES, deaf KEYS, commit NUMBER, answer.
+
+    `answer` sends a message to whoever has sent this one. After `deaf` it does not hear the next Enter, so often. A
+    `commit` is work like any other: it is done once, also by one that was killed at it.
+    """
 
     verb: str
     amount: float
@@ -282,6 +290,10 @@ def plan(facts: Facts, message: Incoming, read_spec: Callable[[], str]) -> list[
 
     `read_spec` gives the spec's text; it is called only by roles that need it, and may raise.
     """
+    if facts.briefed and (ordered := [one for one in directives(message.body) if one.verb == "commit"]):
+        return [_look(facts), *(step for one in ordered for step in _commit(facts, round(one.amount)))]
+    if facts.briefed and any(one.verb == "answer" for one in directives(message.body)):
+        return [Tell(message.sender, f"Rehearsal answer of the {facts.role} to message {message.id}.")]
     if is_briefing(message) and facts.completed:
         return [Say("Nothing is left to do here: my completion is reported.")]
     if facts.role == "orchestrator" and is_refusal(message):
@@ -301,6 +313,11 @@ def plan(facts: Facts, message: Incoming, read_spec: Callable[[], str]) -> list[
             return _after(author, facts, message) or _run_tests(facts, read_spec())
         case _:
             return _take_a_note(facts) if is_briefing(message) else [_noted(message)]
+
+
+def _commit(facts: Facts, number: int) -> list[Step]:
+    path = f"{FOLDER}/commit-{number}.md"
+    return [Write(path, f"{NOTICE}\nFrom the {facts.role}.\n"), Commit(f"commit {number}", (path,))]
 
 
 def _noted(message: Incoming) -> Say:

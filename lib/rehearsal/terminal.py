@@ -7,9 +7,9 @@ import os
 import termios
 import tty
 import unicodedata
-from dataclasses import dataclass
 from types import TracebackType
 
+from lib.records import dataclass
 from lib.rehearsal import BANNER
 
 PROMPT = "❯\xa0"

@@ -8,9 +8,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from lib.records import dataclass
 from lib.rehearsal import VERSION
 
 INTERRUPTED = "[Request interrupted by user]"

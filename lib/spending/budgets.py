@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
-from lib import agents, checkins, host, messages, notices, orchestrations, templates
+from lib import agents, checkins, decisions, host, messages, notices, orchestrations, templates
 from lib.config import BudgetSettings
 from lib.errors import NotFound, Usage
-from lib.judgement import prices, teams
+from lib.judgement import prices, teams, thresholds
 from lib.judgement.prices import Bill
 from lib.models import (
     Agent,
@@ -29,12 +29,12 @@ from lib.models import (
     OrchestrationStatus,
     Priority,
 )
+from lib.records import dataclass
 from lib.store import record, writing
 
 SENDER = "scheduler"
 MINUTE_MS = 60_000
-#: From which share of a budget on a person is told.
-WARNED_AT = 0.8
+_DAY_MS = 24 * 60 * MINUTE_MS
 #: How often budgets are looked at when nothing was counted.
 LOOK_EVERY_MS = 60_000
 #: How soon an agent is stopped again that has not, or that has begun again by itself.
@@ -83,6 +83,7 @@ def begin(db: sqlite3.Connection, orchestration_id: str, settings: BudgetSetting
         (settings.usd_per_day, BudgetUnit.USD, BudgetPer.DAY),
         (settings.tokens, BudgetUnit.TOKENS, BudgetPer.ORCHESTRATION),
         (settings.tokens_per_day, BudgetUnit.TOKENS, BudgetPer.DAY),
+        (settings.account_usd_per_day, BudgetUnit.USD, BudgetPer.ACCOUNT_DAY),
     ):
         if amount is not None:
             add(db, orchestration_id, float(amount), unit, per, role=None, now=now)
@@ -139,7 +140,7 @@ def chosen(
         whose = f"the role {role}" if role else session
         raise NotFound(f"{whose} has no such budget in {unit}", hint=f"claude_control.py budget show {session}")
     if len(fitting) > 1 and len(holding) != 1:
-        raise Usage(f"{session} has a budget for each day and one for the whole", hint="say which: --per day")
+        raise Usage(f"{session} has more than one budget in {unit}", hint="say which: --per day")
     return (holding if len(fitting) > 1 else fitting)[0]
 
 
@@ -164,6 +165,17 @@ def _hold(budget: Budget, agent: Agent) -> Hold:
     return Hold(f"wraps up until {at}: the budget of {words(budget)} is used up", budget.pause_at, lets_wrap_up=True)
 
 
+def hold_of_account(db: sqlite3.Connection, config_dir: Path) -> Hold | None:
+    """What keeps new teams of an account from work: what its teams may spend on this day is spent, as was last seen."""
+    row = db.execute(
+        "SELECT budgets.* FROM budgets JOIN orchestrations ON orchestrations.id = orchestration_id"
+        " WHERE per = 'account-day' AND config_dir = ? AND period = ? ORDER BY budgets.changed_at DESC LIMIT 1",
+        (str(config_dir), _period(BudgetPer.ACCOUNT_DAY, host.now_ms())),
+    ).fetchone()
+    found = _budget(row) if row else None
+    return Hold(f"out of its budget of {words(found)}", None) if found and found.status in _HOLDING else None
+
+
 def that_pauses(db: sqlite3.Connection, orchestration_id: str) -> Budget | None:
     """The budget that has paused a whole team, or None."""
     found = (one for one in of(db, orchestration_id) if one.status is BudgetStatus.PAUSED and one.role is None)
@@ -178,13 +190,15 @@ def reason(budget: Budget, session: str) -> str:
 def remedy(budget: Budget, session: str) -> str:
     """The command that lets go on what a budget has paused."""
     option = f"--usd {max(1, round(budget.amount / 2))}" if budget.unit is BudgetUnit.USD else "--tokens 1M"
+    if budget.per is BudgetPer.ACCOUNT_DAY:
+        option += f" --per {budget.per}"
     role = f" --role {budget.role}" if budget.role else ""
     return f"claude_control.py budget extend {session} {option}{role}"
 
 
 def words(budget: Budget) -> str:
     """A budget's limit: `$20.00 a day for developer`."""
-    per = " a day" if budget.per is BudgetPer.DAY else ""
+    per = {BudgetPer.DAY: " a day", BudgetPer.ACCOUNT_DAY: " a day for all teams of the account"}.get(budget.per, "")
     return f"{amount_text(budget.limit, budget.unit)}{per}{f' for {budget.role}' if budget.role else ''}"
 
 
@@ -220,12 +234,28 @@ def govern(db: sqlite3.Connection, watch: Watch, *, grace_minutes: float, is_new
 
 
 def used(db: sqlite3.Connection, budget: Budget) -> tuple[float, Bill]:
-    """What of a budget is used in its period, and the bill of it."""
+    """What of a budget is used in its period, and the bill of it: of what other hosts have used, none is here."""
     from lib.spending import ledger  # noqa: PLC0415 - what only asks whether something is held need not pay for it
 
+    if budget.per is BudgetPer.ACCOUNT_DAY:
+        return _used_of_account(db, budget)
     items = ledger.sums(db, orchestration=budget.orchestration_id, role=budget.role, since=budget.period)
     bill = prices.bill(templates.price_list(), items)
     return (bill.usd if budget.unit is BudgetUnit.USD else float(bill.usage.tokens)), bill
+
+
+def _used_of_account(db: sqlite3.Connection, budget: Budget) -> tuple[float, Bill]:
+    """What all teams of a team's account have used on a day of UTC, in a fleet on all hosts."""
+    from lib.fleet import totals  # noqa: PLC0415 - as in `used`: most budgets are a team's own
+    from lib.spending import ledger  # noqa: PLC0415 - as in `used`
+
+    folder = orchestrations.get(db, budget.orchestration_id).config_dir
+    here = ledger.sums_of_folders(db, totals.folders_beside(db, folder), day=budget.period)
+    bill = prices.bill(templates.price_list(), here)
+    elsewhere = totals.elsewhere(db, totals.account_of(db, folder), budget.period)
+    if budget.unit is BudgetUnit.USD:
+        return bill.usd + elsewhere.usd, bill
+    return float(bill.usage.tokens + elsewhere.tokens), bill
 
 
 def _step(db: sqlite3.Connection, found: Orchestration, budget: Budget, grace_minutes: float, now: int) -> None:
@@ -233,18 +263,17 @@ def _step(db: sqlite3.Connection, found: Orchestration, budget: Budget, grace_mi
         with writing(db):
             budget = _reopen(db, budget, now)
     amount, _ = used(db, budget)
-    match budget.status:
-        case BudgetStatus.OPEN | BudgetStatus.WARNED if amount >= budget.limit:
+    match thresholds.next_status(budget.status, used=amount, limit=budget.limit, is_over=_is_over(budget, now)):
+        case BudgetStatus.SPENT:
             _be_spent(db, found, budget, amount, grace_minutes, now)
-        case BudgetStatus.OPEN if amount >= WARNED_AT * budget.limit:
+        case BudgetStatus.WARNED:
             _warn(db, found, budget, amount, now)
-        case BudgetStatus.SPENT if _is_over(budget, now):
+        case BudgetStatus.PAUSED:
             _pause(db, found, budget, amount, now)
 
 
 def _is_over(budget: Budget, now: int) -> bool:
-    assert budget.pause_at is not None
-    return now >= budget.pause_at or host.was_set_back(budget.changed_at, now)
+    return budget.pause_at is not None and (now >= budget.pause_at or host.was_set_back(budget.changed_at, now))
 
 
 def _warn(db: sqlite3.Connection, found: Orchestration, budget: Budget, amount: float, now: int) -> None:
@@ -252,6 +281,7 @@ def _warn(db: sqlite3.Connection, found: Orchestration, budget: Budget, amount: 
         if _move(db, budget, BudgetStatus.WARNED, now):
             body = f"{amount_text(amount, budget.unit)} of the budget of {words(budget)} are used. The team goes on."
             _tell(db, "budget.warned", budget, now, used=amount)
+            _note(db, budget, BudgetStatus.WARNED, amount, now)
             notices.tell(db, "budget", f"{found.session}: {amount / budget.limit:.0%} of a budget used", body, now=now)
 
 
@@ -264,6 +294,7 @@ def _be_spent(
             return
         note = _have_wrapped_up(db, budget, amount, grace_minutes, now)
         _tell(db, "budget.spent", budget, now, message=note, used=amount, pause_at=pause_at)
+        _note(db, budget, BudgetStatus.SPENT, amount, now)
         body = (
             f"{amount_text(amount, budget.unit)} are spent, and the budget was {words(budget)}."
             f" The Orchestrator was told to wrap up; in {grace_minutes:g} minutes {budget.role or 'the team'} is"
@@ -294,10 +325,17 @@ def _pause(db: sqlite3.Connection, found: Orchestration, budget: Budget, amount:
         if not _move(db, budget, BudgetStatus.PAUSED, now):
             return
         _tell(db, "budget.paused", budget, now, used=amount)
+        _note(db, budget, BudgetStatus.PAUSED, amount, now)
         outcome = reason(budget, found.session)
         if budget.role is None:
             orchestrations.set_status(db, found.id, OrchestrationStatus.PAUSED, now=now, outcome=outcome)
         notices.tell(db, "budget", f"{found.session}: {budget.role or 'the team'} is paused", outcome, now=now)
+
+
+def _note(db: sqlite3.Connection, before: Budget, status: BudgetStatus, amount: float, now: int) -> None:
+    """Keep that a budget was moved on, and by what."""
+    given = {"status": before.status, "used": amount, "limit": before.limit, "is_over": _is_over(before, now)}
+    decisions.note(db, "budget", given, status, now=now)
 
 
 def _move(
@@ -329,7 +367,7 @@ def _reopen(db: sqlite3.Connection, budget: Budget, now: int) -> Budget:
             (budget.status, budget.changed_at, budget.pause_at, budget.settled_at, budget.id),
         )
         return get(db, budget.id)
-    if WARNED_AT * again.limit <= amount < again.limit:  # whoever has extended it knows
+    if thresholds.WARNED_AT * again.limit <= amount < again.limit:  # whoever has extended it knows
         db.execute("UPDATE budgets SET status = 'warned' WHERE id = ?", (budget.id,))
     if budget.status in _HOLDING:
         _let_go(db, budget, now)
@@ -337,9 +375,14 @@ def _reopen(db: sqlite3.Connection, budget: Budget, now: int) -> Budget:
 
 
 def _period(per: BudgetPer, now: int) -> int:
-    """The beginning of the day by the clock on the wall (UTC milliseconds); 0 for the whole."""
+    """The beginning of the day by the clock on the wall (UTC milliseconds); 0 for the whole.
+
+    The day of an account is one of UTC, so that all hosts of a fleet mean the same.
+    """
     if per is BudgetPer.ORCHESTRATION:
         return 0
+    if per is BudgetPer.ACCOUNT_DAY:
+        return now - now % _DAY_MS
     midnight = datetime.fromtimestamp(now / 1000).replace(hour=0, minute=0, second=0, microsecond=0)
     return round(midnight.timestamp() * 1000)
 

@@ -11,11 +11,12 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import BinaryIO
 
-from lib import claude
+from lib.claude import transcripts
 from lib.models import Agent
+from lib.records import dataclass
 from lib.store import last_event, record, writing
 
 #: How much of one file is read and counted at once; a beat counts so much in 20 to 40 ms.
@@ -79,12 +80,12 @@ def _transcripts(db: sqlite3.Connection, agent: Agent) -> Iterator[File]:
     known: dict[str, sqlite3.Row] = {row["path"]: row for row in rows}
     mains: list[str] = [row["path"] for row in rows if not row["is_helper"]]
     if not any(path.endswith(f"/{agent.conversation_id}.jsonl") for path in mains):
-        found = claude.transcript(agent.config_dir, agent.conversation_id)
+        found = transcripts.find(agent.config_dir, agent.conversation_id)
         mains += [str(found)] if found else []
     for path in mains:
         yield File(agent, path, known.pop(path, None))
     for main in mains:
-        for path in claude.helpers(main):
+        for path in transcripts.helpers(main):
             yield File(agent, path, known.pop(path, None), main)
     for path, row in known.items():  # helpers whose files are there no more
         yield File(agent, path, row, path)

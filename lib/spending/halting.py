@@ -6,11 +6,10 @@ its process: its conversation and its worktree stay, and it is started again whe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lib import agents, delivery, host, safekeeping, stopping
 from lib.delivery import Desk
 from lib.models import Agent, AgentState
+from lib.records import dataclass
 from lib.spending import budgets
 
 #: The errand that does it.

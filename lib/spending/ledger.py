@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from lib import agents, claude, host, messages
-from lib.claude import Prompted, Summarised, Used
+from lib import agents, host, messages
+from lib.claude import spending
+from lib.claude.spending import Prompted, Summarised, Used
 from lib.errors import NotFound
 from lib.judgement import prices, supervising
 from lib.judgement.framing import unframe, unwrap
 from lib.judgement.prices import Item
 from lib.models import LIVE, Agent, MessageKind, Sort, Usage
+from lib.records import dataclass
 from lib.spending import growth
 from lib.spending.growth import Block, Place
 from lib.store import writing
@@ -176,7 +178,7 @@ def _count_block(db: sqlite3.Connection, block: Block, now: int) -> None:
 
 def _take_line(db: sqlite3.Connection, tally: _Tally, line: bytes, now: int) -> None:
     try:
-        found = claude.spending_in(line)
+        found = spending.read(line)
     except ValueError as error:
         tally.place.skip(str(error))
         return
@@ -332,6 +334,19 @@ def sums(db: sqlite3.Connection, *, orchestration: str, role: str | None = None,
         " WHERE agents.orchestration_id = ? AND (? IS NULL OR agents.role = ?)"
         f" GROUP BY model, above, is_fast, is_us, is_supervision, {time} / {DAY_MS}",
         (since - since % QUARTER_MS, orchestration, role, role),
+    )
+    return [_item(row) for row in rows]
+
+
+def sums_of_folders(db: sqlite3.Connection, folders: Sequence[Path], *, day: int) -> list[Item]:
+    """What the agents of configuration folders have spent on a day of UTC that begins at `day`, added up by sort."""
+    counts = ", ".join(f"sum({name}) AS {name}" for name in ("answers", *_COUNTS))
+    rows = db.execute(
+        f"SELECT model, above, is_fast, is_us, is_supervision, day AS quarter, {counts} FROM agents"
+        " JOIN spending_days ON spending_days.agent_id = agents.id AND day = ?"
+        f" WHERE agents.config_dir IN ({', '.join('?' * len(folders))})"
+        " GROUP BY model, above, is_fast, is_us, is_supervision",
+        (day, *map(str, folders)),
     )
     return [_item(row) for row in rows]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lib import limits, orchestrations, templates
@@ -13,6 +12,7 @@ from lib.judgement import forecasts, prices
 from lib.judgement.forecasts import Forecast, Waiting
 from lib.models import Budget, BudgetPer, BudgetUnit, EntryStatus, Orchestration
 from lib.queue import entries
+from lib.records import dataclass
 from lib.spending import budgets, ledger
 
 _DAY_MS = 24 * forecasts.HOUR_MS
@@ -51,7 +51,9 @@ def of_budgets(db: sqlite3.Connection, *, now: int) -> list[Outlook]:
 
 def _of_budget(db: sqlite3.Connection, found: Orchestration, budget: Budget, now: int) -> Forecast:
     used, _ = budgets.used(db, budget)
-    rows = ledger.spent(db, orchestration=found.id, role=budget.role, since=now - 2 * forecasts.PACE_MS)
+    is_of_account = budget.per is BudgetPer.ACCOUNT_DAY
+    whose = None if is_of_account else found.id
+    rows = ledger.spent(db, orchestration=whose, role=budget.role, since=now - 2 * forecasts.PACE_MS)
     price_list = templates.price_list()
     is_usd = budget.unit is BudgetUnit.USD
     spent = [
@@ -66,11 +68,17 @@ def _of_budget(db: sqlite3.Connection, found: Orchestration, budget: Budget, now
         f"the budget of {budgets.words(budget)}",
         limit=budget.limit,
         used=used,
-        pace=forecasts.pace(spent, since=found.created_at, now=now),
+        pace=forecasts.pace(spent, since=0 if is_of_account else found.created_at, now=now),
         now=now,
-        until=_next_midnight(now) if budget.per is BudgetPer.DAY else None,
+        until=_ends_at(budget, now),
         clock=clock_at(now),
     )
+
+
+def _ends_at(budget: Budget, now: int) -> int | None:
+    if budget.per is BudgetPer.ACCOUNT_DAY:
+        return budget.period + _DAY_MS
+    return _next_midnight(now) if budget.per is BudgetPer.DAY else None
 
 
 def of_windows(db: sqlite3.Connection, *, now: int) -> list[Outlook]:

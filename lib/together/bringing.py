@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from lib.git.repository import legible
 from lib.git.standing import Standing
 from lib.judgement import cleaning
 from lib.models import LIVE, Agent, MessageKind, Orchestration
+from lib.records import dataclass
 from lib.safekeeping import Kept
 from lib.store import last_event, record, writing
 
@@ -90,18 +91,38 @@ def source_of(found: Orchestration) -> Source:
     return Source(found.starting_branch, commit)
 
 
+def _tell_nobody(role: str) -> None:
+    """What is done with a worktree, when nobody waits to hear of it."""
+
+
 def bring_in(
-    db: sqlite3.Connection, home: Path, found: Orchestration, *, rebase: bool, favour: Strategy | None, now: int
+    db: sqlite3.Connection,
+    home: Path,
+    found: Orchestration,
+    *,
+    rebase: bool,
+    favour: Strategy | None,
+    now: int,
+    tell: Callable[[str], None] = _tell_nobody,
 ) -> list[Done]:
     """Bring the starting branch into the branch of every agent of a team, in its worktree.
 
     A conflict leaves the worktree as it was, unless there is a side to `favour`. What is refused stops no other.
+    `tell` hears the target of each agent whose worktree is done.
     Raises `Busy` while another does it, `OrchestratorError` when there is nothing to bring in.
     """
     with _alone(home, found):
         source = source_of(found)
         step = _Step(db, found, source, rebase, favour, now)
-        return [_tried(agent, step.bring_in) for agent in agents.of_orchestration(db, found.id)]
+        return _each(agents.of_orchestration(db, found.id), step.bring_in, tell)
+
+
+def _each(team: Sequence[Agent], work: Callable[[Agent], Done], tell: Callable[[str], None]) -> list[Done]:
+    done = []
+    for agent in team:
+        done.append(_tried(agent, work))
+        tell(agent.target)
+    return done
 
 
 @dataclass(frozen=True)
@@ -231,17 +252,23 @@ def _check_may_be_rewritten(db: sqlite3.Connection, agent: Agent, head: str, sta
 # -- conflicts --
 
 
-def settle(db: sqlite3.Connection, home: Path, found: Orchestration, strategy: Strategy, *, now: int) -> list[Done]:
+def settle(
+    db: sqlite3.Connection,
+    home: Path,
+    found: Orchestration,
+    strategy: Strategy,
+    *,
+    now: int,
+    tell: Callable[[str], None] = _tell_nobody,
+) -> list[Done]:
     """Settle the conflicts of the merges that are under way in a team's worktrees, whoever began them, and commit.
 
     What an agent has settled by hand stays so. What cannot be settled in this way is named and left, and its merge
-    stays under way. Raises `Busy` while another does it.
+    stays under way. `tell` as in `bring_in`. Raises `Busy` while another does it.
     """
     with _alone(home, found):
-        return [
-            _tried(agent, lambda agent: _settle(db, found, agent, strategy, now))
-            for agent in agents.of_orchestration(db, found.id)
-        ]
+        team = agents.of_orchestration(db, found.id)
+        return _each(team, lambda agent: _settle(db, found, agent, strategy, now), tell)
 
 
 def _settle(db: sqlite3.Connection, found: Orchestration, agent: Agent, strategy: Strategy, now: int) -> Done:

@@ -7,15 +7,16 @@ its worktree; what is told is read from git when the message is made, so several
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
-from lib import agents, messages, orchestrations, templates
+from lib import agents, messages, orchestrations, store, templates
 from lib.errors import OrchestratorError
 from lib.git import worktrees
 from lib.git.worktrees import Gain
-from lib.judgement import cleaning
-from lib.models import Agent, Message, MessageKind, MessageStatus
+from lib.judgement import cleaning, durations
+from lib.judgement.durations import KINDS, LaneTimes
+from lib.models import Agent, Event, Message, MessageKind, MessageStatus
+from lib.records import dataclass
 from lib.store import record, writing
 
 SENDER = "scheduler"
@@ -29,13 +30,17 @@ _GIT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Lane:
-    """From whose branch, to whom; `told` is the commit that they were told of, `before` the one before that."""
+    """From whose branch, to whom; `told` is the commit that they were told of, `before` the one before that.
+
+    The branch has moved since then from `first_moved_at` to `moved_at` (UTC milliseconds).
+    """
 
     agent_id: int
     to_agent_id: int
     told: str
     before: str
     moved_at: int | None
+    first_moved_at: int | None
     message_id: int | None
 
 
@@ -53,7 +58,26 @@ def open_lanes(db: sqlite3.Connection, orchestration_id: str, start: str, pairs:
 
 def note_moved(db: sqlite3.Connection, agent_id: int, *, at: int) -> None:
     """An agent's branch has moved; call it in the transaction that records how that is known."""
-    db.execute("UPDATE lanes SET moved_at = ? WHERE agent_id = ?", (at, agent_id))
+    db.execute(
+        "UPDATE lanes SET moved_at = ?1, first_moved_at = coalesce(first_moved_at, ?1) WHERE agent_id = ?2",
+        (at, agent_id),
+    )
+
+
+def times(db: sqlite3.Connection, orchestration_id: str) -> tuple[LaneTimes, ...]:
+    """How long the hand-overs of a team have taken, lane by lane, by its events."""
+    return times_of(db, orchestration_id, store.events(db, orchestration=orchestration_id, kind=KINDS, limit=-1))
+
+
+def times_of(db: sqlite3.Connection, orchestration_id: str, happened: Sequence[Event]) -> tuple[LaneTimes, ...]:
+    """The same by events that are at hand, at least those of `durations.KINDS`."""
+    roles = {agent.id: agent.role for agent in agents.of_orchestration(db, orchestration_id)}
+    lanes = [
+        (roles[row["agent_id"]], roles[row["to_agent_id"]])
+        for row in db.execute("SELECT agent_id, to_agent_id FROM lanes ORDER BY agent_id, to_agent_id")
+        if row["agent_id"] in roles
+    ]
+    return durations.of_lanes(lanes, roles, happened)
 
 
 def hand_over(db: sqlite3.Connection, *, now: int) -> list[int]:
@@ -78,14 +102,18 @@ def _tell(db: sqlite3.Connection, lane: Lane, now: int) -> bool:
         head, new = _look(db, agent, taker, since)
     except OrchestratorError as error:
         with writing(db):
-            note_moved(db, agent.id, at=now + AGAIN_MS)
+            db.execute(
+                "UPDATE lanes SET moved_at = ? WHERE agent_id = ? AND to_agent_id = ?",
+                (now + AGAIN_MS, agent.id, taker.id),
+            )
             _record(db, "branch.not_looked_at", agent, now, reason=error.sentence)
         return False
     text = _text(agent, new) if new else None
     with writing(db):
         # What has moved meanwhile stays noted.
         db.execute(
-            "UPDATE lanes SET moved_at = nullif(moved_at, ?), told = ? WHERE agent_id = ? AND to_agent_id = ?",
+            "UPDATE lanes SET moved_at = nullif(moved_at, ?1), first_moved_at = nullif(moved_at, ?1), told = ?2"
+            " WHERE agent_id = ?3 AND to_agent_id = ?4",
             (lane.moved_at, head, lane.agent_id, lane.to_agent_id),
         )
         if text is not None:
@@ -96,8 +124,18 @@ def _tell(db: sqlite3.Connection, lane: Lane, now: int) -> bool:
                 "UPDATE lanes SET before = ?, message_id = ? WHERE agent_id = ? AND to_agent_id = ?",
                 (since, message.id, lane.agent_id, lane.to_agent_id),
             )
-            _record(db, "branch.handed_over", agent, now, message=message.id, head=head, to=taker.role)
+            moved = _first_moved_at(db, lane, earlier)
+            _record(db, "branch.handed_over", agent, now, message=message.id, head=head, to=taker.role, moved=moved)
     return True
+
+
+def _first_moved_at(db: sqlite3.Connection, lane: Lane, earlier: Message | None) -> int | None:
+    """When the oldest commit of a message was made; one that took an earlier one's place tells of its commits too."""
+    if earlier is None:
+        return lane.first_moved_at
+    (told,) = store.events(db, message=earlier.id, kind="branch.handed_over")
+    moved = told.data["moved"]
+    return moved if isinstance(moved, int) else None
 
 
 def _look(db: sqlite3.Connection, agent: Agent, taker: Agent, since: str) -> tuple[str, Gain | None]:

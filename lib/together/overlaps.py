@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from lib import messages, templates
 from lib.git.repository import legible
 from lib.models import Agent, MessageKind
+from lib.records import dataclass
 from lib.store import record, writing
 
 #: How many files a message names.

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TypeVar
 
 from lib import agents, host, orchestrations
@@ -19,6 +19,7 @@ from lib.errors import OrchestratorError, Unavailable
 from lib.git import holdings, merges, repository, standing
 from lib.git.repository import Objects
 from lib.models import LIVE, Agent, Orchestration
+from lib.records import dataclass
 from lib.store import last_event, record, writing
 from lib.together import overlaps
 from lib.together.overlaps import Overlap

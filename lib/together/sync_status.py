@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from lib.git.merges import Distance
 from lib.git.repository import legible
 from lib.git.standing import Standing
 from lib.models import LIVE, Agent, Orchestration
+from lib.records import dataclass
 from lib.status import ago
 from lib.together import overlaps, radar
 

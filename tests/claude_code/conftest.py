@@ -17,12 +17,11 @@ from typing import Any
 
 import pytest
 
-from lib import claude
+from lib.claude import transcripts
 from lib.judgement import screens
 from lib.models import PENDING, MessageStatus
+from lib.probing.model import Match, ModelServer, Request
 from tests.conftest import Bench, Done, isolated, wait_for
-
-from .model_server import Match, ModelServer, Request
 
 DEV_FOLDER = Path(__file__).parents[2] / ".dev" / "claude"
 FAKE_TOKEN = "sk-ant-oat01-not-a-real-token"
@@ -245,8 +244,8 @@ class Person:
         return wait_for(seen, f"the model to see message {message_id}")
 
     def transcript(self) -> list[str]:
-        path = claude.transcript(self.home.path / ".claude", self.session["sessionId"])
-        return list(claude.prompts(path)) if path else []
+        path = transcripts.find(self.home.path / ".claude", self.session["sessionId"])
+        return list(transcripts.prompts(path)) if path else []
 
     def screen(self) -> screens.Screen:
         return screens.read(self.bench.tmux.look(self.pane).screen)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from lib import analysis
+from lib.probing.model import Match, ModelServer, Request, Turn, fail, hang, say, tool
 from tests.conftest import Bench, snapshot, wait_for
 
-from .conftest import ClaudeHome, machine
-from .model_server import Match, ModelServer, Request, Turn, fail, hang, say, tool
+from .conftest import ClaudeHome, machine, told
 
 pytestmark = pytest.mark.claude_code
 
@@ -217,7 +217,25 @@ class TestLaunching:
         assert f"analyses before launches cost ${found.cost_usd:.2f} more, which no budget counts" in costs
         agents = place.bench.rows("SELECT role FROM agents ORDER BY window")
         assert [one["role"] for one in agents] == ["orchestrator", "developer"]
+        self._check_briefed(place, team["id"])
         place.bench.ok("claude_control.py", "stop", team["session"])
+
+    def _check_briefed(self, place: Place, orchestration: str) -> None:
+        """What the analysis and the spec say is in the first messages and the plan, and in no system prompt."""
+        plan = place.bench.home / "orchestrations" / orchestration / "plan.md"
+        assert "A greeting, in one file." in plan.read_text() and "The language is not said" in plan.read_text()
+        # An agent's hook acknowledges its briefing before its model is asked.
+        first = {
+            role: place.server.wait_for(told(role, "starting work on"))[0] for role in ("orchestrator", "developer")
+        }
+        for one in first.values():
+            assert 'You are starting work on: "Launched"' in one.prompt
+            assert f"Plan: {plan}" in one.prompt
+            assert re.search(r'- \S+: "It greets", checked by "true"', one.prompt)
+            for text in ("Launched", "It greets", "Say hello", "greeting.txt", "The file is there"):
+                assert text not in one.system
+        assert '- "Write greeting.txt"' in first["developer"].prompt
+        assert "greeting.txt" not in first["orchestrator"].prompt
 
     def test_a_queued_spec_is_analysed_as_well(self, place: Place) -> None:
         place.answering("Queued")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from lib.probing.model import ModelServer, say, tool
 from tests.conftest import Bench, wait_for
 
 from .conftest import launch, told
-from .model_server import ModelServer, say, tool
 from .test_team import GIT, git
 
 pytestmark = pytest.mark.claude_code

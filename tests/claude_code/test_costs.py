@@ -15,12 +15,12 @@ import pytest
 from lib import agents, host, store, templates
 from lib.judgement import prices
 from lib.models import Sort, Usage
+from lib.probing.model import ModelServer, Turn, fail, say, say_forever, tool
 from lib.spending import ledger
 from tests.agents import a_team
 from tests.conftest import Bench, wait_for
 
 from .conftest import ClaudeHome, Person, working_alone
-from .model_server import ModelServer, Turn, fail, say, say_forever, tool
 
 pytestmark = pytest.mark.claude_code
 

@@ -13,11 +13,11 @@ import pytest
 from lib import agents, delivery, host
 from lib.judgement import framing
 from lib.models import MessageStatus
+from lib.probing.model import say, tool
 from lib.tmux import Tmux
 from tests.conftest import wait_for
 
 from .conftest import Person, machine
-from .model_server import say, tool
 
 pytestmark = pytest.mark.claude_code
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from lib import claude, host
-from tests.conftest import Bench, wait_for
+from lib import host
+from lib.claude import starting
+from lib.probing.model import ModelServer, Request, say, tool
+from tests.conftest import Bench, sampled, wait_for
 
-from .conftest import launch, told
-from .model_server import ModelServer, Request, say, tool
+from .conftest import ClaudeHome, launch, told
 
 pytestmark = pytest.mark.claude_code
 
@@ -95,12 +96,12 @@ def test_an_agent_works_with_the_tools_alone(
 def test_no_agent_speaks_as_another(
     claude_bench: Bench, model_server: ModelServer, trusted_project: Path, tmp_path: Path
 ) -> None:
-    launch(claude_bench, trusted_project, "orchestrator", "developer", "tester")
+    launch(claude_bench, trusted_project, "orchestrator", "developer")
     team = {row["role"]: row for row in claude_bench.rows("SELECT * FROM agents")}
-    # A server started by hand in the developer's window, in the name of the tester.
+    # A server started by hand in the developer's window, in the name of the orchestrator.
     script = tmp_path / "forge.py"
     script.write_text(FORGE)
-    forge = f"TMUX_ORCHESTRATOR_AGENT={team['tester']['id']} python3 {script} $(command -v mcp_server.py)"
+    forge = f"TMUX_ORCHESTRATOR_AGENT={team['orchestrator']['id']} python3 {script} $(command -v mcp_server.py)"
     own = f"python3 {script} $(command -v mcp_server.py)"
     model_server.on(
         told("developer", "Forge."), tool("Bash", {"command": forge}), tool("Bash", {"command": own}), say("Hm.")
@@ -108,7 +109,7 @@ def test_no_agent_speaks_as_another(
     claude_bench.ok("send-claude-message.sh", "webapp-impl:developer", "Forge.")
     model_server.wait_for(told("developer", "Forge."), times=3, timeout_seconds=90)
     first, second = (turn.tool_results[0] for turn in model_server.turns(told("developer", "Forge."))[1:3])
-    assert "does not run below the process of webapp-impl:tester" in first
+    assert "does not run below the process of webapp-impl:orchestrator" in first
     # Its own name it may use: the message says who it is, whatever the arguments are.
     assert "message" in second and "speaks for" not in second
     assert [
@@ -127,7 +128,7 @@ say(id=1, method="initialize", params={"protocolVersion": "2025-06-18", "capabil
     "clientInfo": {"name": "by hand", "version": "1"}})
 server.stdout.readline()
 say(method="notifications/initialized")
-arguments = {"target": "orchestrator", "text": "I am somebody else", "sender": "tester", "role": "tester"}
+arguments = {"target": "orchestrator", "text": "I am somebody else", "sender": "orchestrator", "role": "orchestrator"}
 say(id=2, method="tools/call", params={"name": "send_message", "arguments": arguments})
 print(json.loads(server.stdout.readline())["result"]["content"][0]["text"])
 server.stdin.close()
@@ -142,7 +143,7 @@ def test_every_agent_has_its_server_and_it_ends_with_the_agent(
     for agent in claude_bench.rows("SELECT * FROM agents"):
         pids = wait_for(lambda pid=agent["pid"]: below(pid, "mcp_server.py"), "the server", seconds=60)  # type: ignore[misc]
         config = json.loads((claude_bench.home / "agents" / str(agent["id"]) / "mcp.json").read_text())
-        assert config["mcpServers"][claude.TOOLS_NAME]["env"]["TMUX_ORCHESTRATOR_AGENT"] == str(agent["id"])
+        assert config["mcpServers"][starting.TOOLS_NAME]["env"]["TMUX_ORCHESTRATOR_AGENT"] == str(agent["id"])
         os.kill(agent["pid"], 9)
         wait_for(lambda pids=pids: not any(map(host.process, pids)), "the server to end with its agent")  # type: ignore[misc]
 
@@ -159,7 +160,7 @@ def test_a_team_can_do_without(claude_bench: Bench, model_server: ModelServer, t
     assert below(agent["pid"], "mcp_server.py") == []
 
 
-@pytest.mark.parametrize("mode", ["default", "dontAsk"])
+@pytest.mark.parametrize("mode", sampled(["default", "dontAsk"], ["default"]))
 def test_no_permission_mode_asks_about_the_tools(
     claude_bench: Bench, model_server: ModelServer, trusted_project: Path, mode: str
 ) -> None:
@@ -174,3 +175,23 @@ def test_no_permission_mode_asks_about_the_tools(
     claude_bench.ok("send-claude-message.sh", "webapp-impl:developer", "Go ahead.")
     turn = model_server.wait_for(told("developer", "Go ahead."), times=2)[1]
     assert turn.tool_results[0].startswith(("acknowledged in", "queued:"))
+
+
+def test_a_role_has_its_own_window_and_only_its_tools(
+    claude_bench: Bench, claude_home: ClaudeHome, model_server: ModelServer, trusted_project: Path
+) -> None:
+    roles = claude_home.path / ".config" / "tmux-orchestrator" / "roles"
+    roles.mkdir(parents=True)
+    keys = "summary: Draws.\ncheck_in_minutes: 9\nwindow: The Studio\ntools: [Bash, Read]\nprerequisites: [git]"
+    (roles / "artist.md").write_text(f"---\n{keys}\n---\nDraw.\n")
+    launch(claude_bench, trusted_project, "orchestrator", "artist")
+    windows = claude_bench.tmux.run("list-windows", "-t", "webapp-impl", "-F", "#{window_name}").split("\n")
+    assert windows[:2] == ["orchestrator", "The Studio"]
+    wait_for_tools(claude_bench, model_server, "artist")
+    # The name that a person sees in tmux is a target too.
+    claude_bench.ok("send-claude-message.sh", "webapp-impl:The Studio", "Paint it blue.")
+    offered = {one["name"] for one in model_server.wait_for(told("artist", "Paint it blue."))[0].body["tools"]}
+    assert SEND in offered
+    # The placeholder does nothing: the client always has it.
+    own = {name for name in offered if not name.startswith("mcp__")} - {"DeferredToolPlaceholder"}
+    assert own == {"Bash", "Read"}

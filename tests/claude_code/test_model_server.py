@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import ClaudeHome, ClaudeTerminal
-from .model_server import (
+from lib.probing.model import (
     ModelServer,
     briefed,
     fail,
@@ -24,6 +23,8 @@ from .model_server import (
     stream_slowly,
     tool,
 )
+
+from .conftest import ClaudeHome, ClaudeTerminal
 
 pytestmark = pytest.mark.claude_code
 

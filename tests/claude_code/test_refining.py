@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ import pytest
 from lib import api
 from lib.errors import Unavailable
 from lib.judgement import refinements
+from lib.probing.model import ModelServer, Request, Turn, fail, hang, refuse, say, tool
 from tests.conftest import Bench, Done
 
 from .conftest import FAKE_KEY, FAKE_TOKEN
-from .model_server import ModelServer, Request, Turn, fail, hang, refuse, say, tool
 
 pytestmark = pytest.mark.claude_code
 
@@ -130,7 +129,7 @@ OF_THE_API = [
     (say("No idea."), "it is not JSON"),
     (refuse("No."), "Claude refuses to answer this"),
     (fail(529, "overloaded_error", "Overloaded"), "refuses with 529: Overloaded"),
-    (hang(60), "has not answered within 1 s"),
+    (hang(600), "has not answered within 1 s"),
 ]
 
 
@@ -141,11 +140,9 @@ def test_the_sdk_says_why_there_is_no_answer(
     monkeypatch.setenv("ANTHROPIC_API_KEY", FAKE_KEY)
     monkeypatch.setenv("ANTHROPIC_BASE_URL", model_server.url)
     model_server.on("Who?", turn)
-    began = time.monotonic()
     with pytest.raises(Unavailable, match=words):
         api.ask(api.Asking(seconds=1 if turn.wait_seconds else 30), "Who?", refinements.schema(["devops"]))
     assert len(model_server.requests) == 1
-    assert time.monotonic() - began < 8
 
 
 def test_nobody_is_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,11 @@ import pytest
 from lib import host
 from lib.config import QueueSettings
 from lib.models import AttemptOutcome, QueueEntry
+from lib.probing.model import ModelServer, Request, Turn, fail, hang, say, tool
 from lib.queue import entries
 from tests.conftest import ROOT, Bench, Done, snapshot, wait_for
 
 from .conftest import ClaudeHome
-from .model_server import ModelServer, Request, Turn, fail, hang, say, tool
 
 pytestmark = pytest.mark.claude_code
 
@@ -119,7 +119,8 @@ class TestAlone:
     ) -> None:
         answering(model_server)
         done = research(claude_bench)
-        assert (done.code, done.err) == (0, "")
+        spec = claude_bench.folder / "spec.md"
+        assert (done.code, done.err) == (0, f"Claude Code looks into {spec}, for 600 s at most\n")
         assert done.json["session_id"] == "research-session-1"
         (project,) = done.json["projects"]
         assert {name: project[name] for name in ANSWER} == ANSWER
@@ -422,9 +423,8 @@ class TestInTheQueue:
         errand = subprocess.Popen(words, env=claude_bench.environment, start_new_session=True)
         model_server.wait_for(is_research, timeout_seconds=60)
 
-        def asking() -> list[str]:
-            words = [Path(f"/proc/{one.pid}/cmdline") for one in claude_bench.processes()]
-            return [path.name for path in words if path.exists() and b"--json-schema" in path.read_bytes()]
+        def asking() -> list[int]:
+            return [pid for pid, words in claude_bench.command_lines().items() if "--json-schema" in words]
 
         assert asking()
         os.kill(errand.pid, signal.SIGKILL)

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from lib import agents, claude, host, keeping, store
+from lib import agents, host, keeping, store
+from lib.claude import transcripts
 from lib.judgement import framing
-from lib.models import AgentState
+from lib.models import Agent, AgentState
+from lib.probing.model import ModelServer, hang, say, stream_slowly
 from tests.conftest import Bench, wait_for
 
 from .conftest import ClaudeHome, Person, launch, told, working_alone
-from .model_server import ModelServer, hang, say, stream_slowly
 
 pytestmark = pytest.mark.claude_code
 
@@ -42,7 +43,7 @@ class TestByItself:
         before = {row["role"]: row for row in bench.rows("SELECT * FROM agents")}
 
         def transcript(role: str) -> str:
-            path = claude.transcript(claude_home.path / ".claude", before[role]["conversation_id"])
+            path = transcripts.find(claude_home.path / ".claude", before[role]["conversation_id"])
             return path.read_text() if path else ""
 
         for role, word in words.items():
@@ -102,7 +103,10 @@ class Looks:
         for _ in range(minutes):
             time.sleep(0.2)
             self.now += MINUTE_MS
-            keeping.look_for_stuck(self.db, self.person.bench.tmux, self.observation, stuck_minutes=30, now=self.now)
+            keeping.look_for_stuck(self.db, self.window, self.observation, stuck_minutes=30, now=self.now)
+
+    def window(self, agent: Agent) -> str | None:
+        return agents.screen(self.person.bench.tmux, agent)
 
     @property
     def episode(self) -> list[str]:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from lib import claude, host
+from lib import host
+from lib.claude import transcripts
 from lib.judgement import framing
+from lib.probing.model import ModelServer, say, tool
 from tests.conftest import Bench, wait_for
 
 from .conftest import ClaudeHome, launch, told
-from .model_server import ModelServer, say, tool
 
 pytestmark = pytest.mark.claude_code
 
@@ -28,8 +29,8 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def transcript_prompts(agent: dict[str, object], claude_home: ClaudeHome) -> list[str]:
-    path = claude.transcript(claude_home.path / ".claude", str(agent["conversation_id"]))
-    return list(claude.prompts(path)) if path else []
+    path = transcripts.find(claude_home.path / ".claude", str(agent["conversation_id"]))
+    return list(transcripts.prompts(path)) if path else []
 
 
 class TestRealClaudeCode:
@@ -119,7 +120,7 @@ class TestRealClaudeCode:
             lambda: "pomegranate" in claude_bench.screen(before["pane_id"]), "the developer's first turn on the screen"
         )
         path = wait_for(
-            lambda: claude.transcript(claude_home.path / ".claude", before["conversation_id"]), "the transcript"
+            lambda: transcripts.find(claude_home.path / ".claude", before["conversation_id"]), "the transcript"
         )
         assert path
         wait_for(lambda: "pomegranate" in path.read_text(), "the first turn in the transcript")
@@ -138,10 +139,13 @@ class TestRealClaudeCode:
     def test_a_message_to_a_working_agent_waits_for_the_end_of_its_turn(
         self, claude_bench: Bench, model_server: ModelServer, trusted_project: Path
     ) -> None:
-        model_server.on(told("developer", "Worktree:"), tool("Bash", {"command": "sleep 3"}), say("Slept."))
+        woken = claude_bench.folder / "woken"
+        sleeping = f"until [ -e {woken} ]; do sleep 0.1; done"
+        model_server.on(told("developer", "Worktree:"), tool("Bash", {"command": sleeping}), say("Slept."))
         launch(claude_bench, trusted_project, "orchestrator", "developer")
         done = claude_bench.ok("send-claude-message.sh", "webapp-impl:developer", "Are you there?")
         assert done.out.startswith("queued: developer is working")
+        woken.touch()
         request = model_server.wait_for(told("developer", "Are you there?"))[0]
         assert request.said[-1].splitlines()[1] == "Are you there?"
         # It came as a prompt of its own, after the turn.

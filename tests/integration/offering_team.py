@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from lib.git import worktrees
 from lib.merging import candidates, hub, integrations
 from lib.models import Agent, Candidate, Integration
 from tests.agents import an_orchestration
-from tests.conftest import ROOT, Bench, commit_all
+from tests.conftest import Bench, commit_all
 
 ROLES = ("orchestrator", "developer", "tester", "testrunner")
 
@@ -116,8 +115,7 @@ class OfferingTeam:
 
     def killed(self, number: int) -> int:
         """Run the hub in a process that kills itself before the step of this number. Returns its exit code."""
-        command = [sys.executable, "-m", "tests.killed", "merge", str(number), self.id]
-        return subprocess.run(command, cwd=ROOT, env=self.bench.environment, check=False).returncode
+        return self.bench.killed("merge", number, self.id)
 
 
 def make(bench: Bench, name: str = "webapp", **changed: Any) -> OfferingTeam:

@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,7 @@ import pytest
 from lib import errands
 from lib.errors import ExitCode
 from lib.merging import integrations
-from lib.tmux import Tmux
-from tests.conftest import INHERITED, ROOT, SPEC, Bench, Done, wait_for
+from tests.conftest import ROOT, SPEC, Bench, Done, isolated, wait_for
 
 DOOR = "auto_orchestrate.py"
 #: The only agent of the teams here.
@@ -126,25 +124,9 @@ def settings(bench: Bench, text: str | bytes) -> Path:
 @pytest.fixture(scope="module")
 def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A machine whose one team has done its work and waits: shared, since nothing may change it."""
-    folder = tmp_path_factory.mktemp("idle")
-    made = Bench(folder, {}, Tmux(f"orchestrator-test-{uuid.uuid4().hex[:12]}"))
-    (folder / "home").mkdir()
-    made.environment |= {name: os.environ[name] for name in INHERITED if name in os.environ}
-    made.environment |= {
-        "HOME": str(folder / "home"),
-        "LANG": "C.UTF-8",
-        "TERM": "xterm-256color",
-        "TMUX_ORCHESTRATOR_HOME": str(folder / "state"),
-        "TMUX_ORCHESTRATOR_SOCKET": str(made.tmux.socket),
-        "TMUX_ORCHESTRATOR_REHEARSAL_PACE": "0",
-        "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv")),
-        "UV_OFFLINE": "1",
-    }
-    try:
+    with isolated(tmp_path_factory.mktemp("idle")) as made:
         launch_to_the_end(made)
         yield made
-    finally:
-        made.end()
 
 
 def launch_to_the_end(bench: Bench) -> Path:
@@ -396,6 +378,16 @@ class TestMachinesThatLackSomething:
         (bench.folder / "home" / ".claude.json").write_text(known)
         words = launch_of_claude(bench, GOOD_VERSION, LOGGED_IN)
         refused(bench, ExitCode.NOT_NOW, *words, says=(".claude.json" if known == "not JSON" else "trust",))
+
+    def test_a_program_that_a_role_needs(self, bench: Bench) -> None:
+        roles = settings(bench, "").parent / "roles"
+        roles.mkdir()
+        keys = "summary: Paints.\ncheck_in_minutes: 9\nprerequisites: [git, easel]"
+        (roles / "painter.md").write_text(f"---\n{keys}\n---\nPaint.\n")
+        words = (DOOR, "--spec", str(bench.project() / "spec.md"), "--agent", "rehearsal", "--dry-run", "--roles")
+        says = ("the role painter needs easel, which PATH does not have", "--roles")
+        refused(bench, ExitCode.NOT_NOW, *words, "painter", says=says)
+        assert "painter" not in bench.ok(*words, "orchestrator").out
 
     def test_no_claude(self, bench: Bench) -> None:
         path_of_only(bench, "git", "tmux", "sh")

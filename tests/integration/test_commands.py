@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 
 import pytest
 
@@ -42,10 +41,8 @@ def test_the_end_of_a_long_output_is_kept(bench: Bench) -> None:
 
 
 def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(bench: Bench) -> None:
-    started = time.monotonic()
     ran = commands.run("sh -c 'echo begun; sleep 1000 & echo $! > pid; wait'", bench.folder, seconds=0.5)
     assert (ran.exit_code, ran.output) == (124, "begun\n(ended after 0.5 s)")
-    assert time.monotonic() - started < 10
     pid = int((bench.folder / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

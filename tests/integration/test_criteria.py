@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import csv
+import io
+import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console, RenderableType
 
-from lib import criteria, daemon, host, news, orchestrations, reports, status, store
+from lib import criteria, daemon, host, news, orchestrations, overview, reports, status, store
 from lib.config import Settings
 from lib.criteria import Criterion
 from lib.errands import Errands
 from lib.errors import OrchestratorError
+from lib.front import projects
+from lib.front.control import monitor
 from lib.judgement import specs
 from lib.merging import integrations, judging, scratch
 from lib.models import OrchestrationStatus
-from tests.conftest import ROOT, wait_for
+from tests.conftest import wait_for
 from tests.integration.offering_team import OfferingTeam, offering
 from tests.integration.still_team import StillTeam, still_team
 
@@ -183,8 +187,13 @@ class TestCompletion:
         offering.commit("orchestrator", page_txt="x\n")
         offering.complete()
         judge(offering)
+        offering.complete()
+        assert reports.awaited(offering.db, offering.id) == ("C1", "C2"), "what has failed does not complete it"
+        judge(offering)
+        assert (offering.status(), len(told(offering))) == ("running", 2)
         (tmp_path / "later").touch()
         offering.complete()
+        assert offering.status() == "running"
         judge(offering)
         assert offering.status() == "completed"
         assert (tmp_path / "log").read_text() == "x\n"
@@ -215,6 +224,16 @@ class TestCompletion:
         judge(offering)
         assert offering.status() == "completed"
         assert one(offering).last is None
+
+    def test_closing_and_reopening_have_the_errand_look_at_what_may_wait_for_it(self, offering: OfferingTeam) -> None:
+        given(offering, ("It is fun", None))
+        assert criteria.due(offering.db, now=host.now_ms()) == {}
+        close(offering, "C1")
+        assert criteria.due(offering.db, now=host.now_ms()).keys() == {offering.id}
+        judge(offering)
+        assert criteria.due(offering.db, now=host.now_ms()) == {}
+        criteria.reopen(offering.db, one(offering), by="user", now=host.now_ms())
+        assert criteria.due(offering.db, now=host.now_ms()).keys() == {offering.id}
 
     def test_a_newer_report_takes_the_place_of_one_that_waits(self, offering: OfferingTeam) -> None:
         given(offering, ("A page", HAS_PAGE))
@@ -274,8 +293,7 @@ def test_killed_between_any_two_steps_and_started_again(offering: OfferingTeam, 
     number, killed = 1, 0
     # Each try goes on where the one before was killed: it comes to its end nevertheless.
     while offering.status() != "completed":
-        command = [sys.executable, "-m", "tests.killed", "criteria", str(number), offering.id]
-        code = subprocess.run(command, cwd=ROOT, env=offering.bench.environment, check=False).returncode
+        code = offering.bench.killed("criteria", number, offering.id)
         killed += code != 0
         assert (
             code == 0 or offering.id in criteria.due(offering.db, now=host.now_ms()) or offering.status() == "completed"
@@ -291,6 +309,9 @@ def test_killed_between_any_two_steps_and_started_again(offering: OfferingTeam, 
     assert offering.events("orchestration.completed") == 1
     assert set(states(offering).values()) == {"holds"}
     assert told(offering) == []
+    assert not scratch.place_of_checks(offering.bench.home, offering.id).exists(), (
+        "of a run killed after its last check"
+    )
 
 
 class TestTheVerb:
@@ -318,6 +339,10 @@ class TestTheVerb:
         done = still_team.control(*words, "C2", "C1", role="orchestrator")
         assert done.code == 1 and "C1 has a check, `test -e page.txt`, which decides" in done.err
         assert states(still_team) == {"C1": "open", "C2": "open"}, "all or none"
+        for reason in ("", " \n", "x" * 2_001):
+            assert still_team.control("criteria", "close", "C2", "--reason", reason).code == 2, (
+                "it says how it was seen"
+            )
         assert still_team.control(*words, "C1", "C2").code == 0
         assert states(still_team) == {"C1": "closed by hand", "C2": "closed by hand"}
         assert still_team.control("criteria", "reopen", "C1", role="developer").code == 1
@@ -354,3 +379,112 @@ class TestTheVerb:
         assert "webapp-impl: completed" in still_team.control("status").out
         late = still_team.control("criteria", "reopen", "C2", still_team.id)
         assert late.code == 1 and "is over: completed" in late.err
+
+
+class TestViews:
+    """Where criteria are shown beside the verb: the written report, both monitors, notices and status."""
+
+    @pytest.fixture
+    def judged(self, offering: OfferingTeam) -> OfferingTeam:
+        """C1 holds and C2 fails by their checks, C3 is closed by hand, and C4 has a check that was not run."""
+        given(offering, ("A page", HAS_PAGE), ("A | map", "test -e map.txt"), ("It is fun", None))
+        offering.work("developer", page_txt="x\n")
+        offering.merge()
+        judge(offering)
+        made = [specs.Criterion("C4", "Later", "make \x1b[31mlater", 4)]
+        with store.writing(offering.db):
+            criteria.begin(offering.db, offering.id, made)
+        close(offering, "C3", is_person=False)
+        return offering
+
+    def test_the_written_report_has_each_with_its_evidence(self, judged: OfferingTeam, tmp_path: Path) -> None:
+        head = judged.git("rev-parse", judged.integration)
+        out = judged.bench.ok("claude_control.py", "report").out
+        assert "\n### Criteria\n\nCriteria 2 of 4 hold, 1 closed by hand, C2 fails, C4 open.\n\n| |" in out
+        lines = [line for line in out.splitlines() if line.startswith("| C")]
+        plain = "test -e page.txt"
+        assert lines[0].startswith("| C1 | A page | holds | ") and f"{plain}'\\` left with 0 after " in lines[0]
+        assert lines[1].startswith("| C2 | A \\| map | fails | ") and f"at {head[:12]}, 20" in lines[1]
+        assert lines[2].startswith("| C3 | It is fun | closed by hand | by orchestrator at ")
+        assert lines[2].endswith(": Seen |")
+        assert lines[3] == "| C4 | Later | open | not checked yet: \\`make later\\` |"
+        judged.bench.ok("claude_control.py", "report", "--output", str(tmp_path / "r.html"))
+        page = (tmp_path / "r.html").read_text()
+        fails = f'<td><code>test -e map.txt</code></td><td class="number">1</td><td><code>{head[:10]}</code></td><td>20'
+        assert f"<td>A | map</td><td>fails</td>{fails}" in page
+        assert "<td>orchestrator: Seen</td>" in page
+        (team,) = judged.bench.ok("claude_control.py", "report", "--json").json["teams"]
+        shown = [(one["id"], one["state"], one["exit_code"], one["closed_by"]) for one in team["criteria"]]
+        assert shown == [
+            *(("C1", "holds", 0, None), ("C2", "fails", 1, None)),
+            *(("C3", "closed by hand", None, "orchestrator"), ("C4", "open", None, None)),
+        ]
+
+    def test_a_report_of_a_team_without_criteria_says_so(self, offering: OfferingTeam, tmp_path: Path) -> None:
+        assert (
+            "### Criteria\n\nIts spec has no criteria.\n\n###" in offering.bench.ok("claude_control.py", "report").out
+        )
+        offering.bench.ok("claude_control.py", "report", "--output", str(tmp_path / "r.html"))
+        assert "<p>Its spec has no criteria.</p>" in (tmp_path / "r.html").read_text()
+
+    def test_both_monitors_have_the_share_that_holds(self, judged: OfferingTeam, tmp_path: Path) -> None:
+        counts = {"total": 4, "hold": 2, "by_hand": 1, "fail": ["C2"], "open": ["C4"]}
+        door = "multi_project_monitor.py"
+        head, line, *_ = judged.bench.ok(door).out.splitlines()
+        assert line[: len(head.partition(" waiting")[0])].endswith("  2/4"), "in the column of that name"
+        (found,) = judged.bench.ok(door, "--json").json["projects"]
+        assert found["criteria"] == counts
+        judged.bench.ok(door, "--export", "figures.csv", cwd=tmp_path)
+        (row,) = csv.DictReader((tmp_path / "figures.csv").open(newline="", encoding="utf-8"))
+        assert (row["criteria"], row["criteria_hold"]) == ("4", "2")
+        snapshots = status.snapshot(judged.db, now=host.now_ms())
+        assert "criteria 2/4   running" in drawn(monitor.picture(0, snapshots, is_running=True))
+        seen = overview.look(judged.db, now=host.now_ms())
+        assert re.search(r"criteria +waiting.*\n.* 0/4 +2/4 +\d", drawn(projects.picture(seen, 110)))
+
+    def test_a_team_without_criteria_has_no_share(self, offering: OfferingTeam) -> None:
+        assert not re.search(r"\d/0", offering.bench.ok("multi_project_monitor.py").out)
+        snapshots = status.snapshot(offering.db, now=host.now_ms())
+        assert "criteria" not in drawn(monitor.picture(0, snapshots, is_running=True))
+
+    def test_the_notice_of_the_end_has_the_evidence(self, offering: OfferingTeam) -> None:
+        given(offering, ("A page", HAS_PAGE), ("It is fun", None))
+        close(offering, "C2", is_person=False)
+        head = offering.commit("orchestrator", page_txt="x\n")
+        offering.complete()
+        judge(offering)
+        (notice,) = offering.notices()
+        assert notice["kind"] == "completed"
+        outcome, counts, *lines = notice["body"].replace("\n\n", "\n").splitlines()
+        assert outcome.startswith("All is done (commit ")
+        assert counts == "criteria 2 of 2 hold, 1 closed by hand"
+        assert lines[0] == "C1 A page" and lines[1].startswith(f"    holds: `{HAS_PAGE}` left with 0 after ")
+        assert f" at {head[:12]}, " in lines[1]
+        assert lines[2] == "C2 It is fun" and lines[3].startswith("    closed by hand: by orchestrator at ")
+
+    def test_the_notice_of_a_failure_has_what_failed_and_one_without_criteria_only_its_outcome(
+        self, judged: OfferingTeam
+    ) -> None:
+        move = orchestrations.set_status
+        move(judged.db, judged.id, OrchestrationStatus.NEEDS_ATTENTION, now=1, outcome="Look")
+        move(judged.db, judged.id, OrchestrationStatus.FAILED, now=2, outcome="No way")
+        attention, failed = judged.notices()
+        assert attention["body"] == "Look"
+        assert (
+            failed["body"].startswith("No way\n\ncriteria 2 of 4 hold") and "    fails: `test -e map" in failed["body"]
+        )
+
+    def test_a_spec_says_nothing_to_the_terminal(self, still_team: StillTeam) -> None:
+        given(still_team, ("A \x1b]0;mine\x07page", "make \x1b]0;mine\x07red"))
+        shown = [still_team.control("criteria").out, still_team.control("report").out]
+        words = ("criteria", "close", "C1", "--reason", "Seen")
+        shown.append(still_team.control(*words, role="orchestrator").err)
+        assert all("make red" in text and not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text) for text in shown)
+
+
+def drawn(picture: RenderableType) -> str:
+    """A picture as a terminal of 110 columns shows it."""
+    console = Console(width=110, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(picture)
+    return shown.get()

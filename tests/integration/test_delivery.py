@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from lib import agents, claude, composer, daemon, delivery, host, messages, store
+from lib import agents, composer, daemon, delivery, host, messages, store
+from lib.claude import installed, starting, transcripts
 from lib.config import Settings
 from lib.errors import Unavailable
 from lib.judgement import framing, screens
@@ -59,8 +60,8 @@ class Crew:
 
     def prompts(self) -> list[str]:
         """Everything that was submitted to the agent, by its own transcript."""
-        path = claude.transcript(self.agent.config_dir, self.agent.conversation_id)
-        return list(claude.prompts(path)) if path else []
+        path = transcripts.find(self.agent.config_dir, self.agent.conversation_id)
+        return list(transcripts.prompts(path)) if path else []
 
     def times_received(self, message: Message) -> int:
         """How often the agent has got a message, once it has ended its turn."""
@@ -107,10 +108,10 @@ def start(db: object, bench: Bench, agent: Agent) -> Agent:
     agent.worktree.mkdir(parents=True, exist_ok=True)
     bench.tmux.new_session(agent.session, orchestration=agent.orchestration_id or "")
     agent = agents.start_epoch(desk.db, agent.id, conversation_id=agent.conversation_id)
-    claude.write_launch_files(
+    starting.write_launch_files(
         agent, home=bench.home, socket=bench.tmux.socket, role_text="You are a rehearsal.", reminder="Go on."
     )
-    installation = claude.rehearsal(bench.home)
+    installation = installed.rehearsal(bench.home)
     assert installation.program is Program.REHEARSAL
     pane, pid = bench.tmux.new_window(
         agent.session,
@@ -118,7 +119,7 @@ def start(db: object, bench: Bench, agent: Agent) -> Agent:
         name=agent.role,
         cwd=agent.worktree,
         agent=agent.id,
-        argv=claude.launch_command(
+        argv=starting.launch_command(
             installation, agent, Settings(), home=bench.home, socket=bench.tmux.socket, resume=False
         ),
         replace=None,
@@ -165,9 +166,14 @@ class TestIdle:
         assert crew.agent.pane_id
         crew.tmux.run("copy-mode", "-t", crew.agent.pane_id)
         message = crew.send("one\ntwo\nthree")
-        assert message.status is MessageStatus.ACKNOWLEDGED
+        look = crew.tmux.look(crew.agent.pane_id)
+        assert look.in_mode
+        if look.is_frozen:
+            assert message.status is MessageStatus.QUEUED and "somebody reads" in (message.reason or "")
+            crew.tmux.run("send-keys", "-t", crew.agent.pane_id, "-X", "cancel")
+            crew.beat_until_arrived(message)
+        assert crew.get(message).status is MessageStatus.ACKNOWLEDGED
         assert crew.times_received(message) == 1
-        assert crew.tmux.look(crew.agent.pane_id).in_mode
 
     def test_messages_without_waiting_arrive_in_their_order(self, crew: Crew) -> None:
         sent = [crew.queue(f"text {number}") for number in range(5)]
@@ -380,7 +386,7 @@ def test_who_delivers_holds_the_agent_for_itself(crew: Crew) -> None:
     with host.lock(crew.desk.home / "locks" / f"agent-{crew.agent.id}.lock"):
         began = time.monotonic()
         delivery.deliver(crew.desk, crew.agent, until=message.id, wait_seconds=0.3)
-        assert 0.3 <= time.monotonic() - began < 5
+        assert time.monotonic() - began >= 0.3
         assert crew.get(message).status is MessageStatus.QUEUED
     delivery.deliver(crew.desk, crew.agent, until=message.id, wait_seconds=20)
     assert crew.get(message).status is MessageStatus.ACKNOWLEDGED

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib import agents, claude, delivery, host
+from lib import agents, delivery, host, messages
+from lib.claude import transcripts
 from lib.judgement import cleaning, framing, screens
-from lib.models import Agent, Message, MessageStatus, Priority
+from lib.models import Agent, Message, MessageKind, MessageStatus, Priority
+from lib.tmux import Tmux
 from tests.conftest import ROOT, Bench, isolated, wait_for
 
 TARGET = "webapp-impl:orchestrator"
@@ -111,6 +114,22 @@ class Team:
         finally:
             db.close()
 
+    def draft(self) -> str:
+        return screens.read(self.bench.tmux.look(str(self.agent.pane_id)).screen).draft
+
+    def paste(self, text: str) -> None:
+        """What somebody has pasted before, and nobody has submitted."""
+        agent = self.agent
+        assert agent.pane_id and agent.pane_pid
+        self.bench.tmux.paste(agent.pane_id, agent.pane_pid, list(framing.chunks(text)))
+        wait_for(lambda: screens.ends_with_line(self.draft(), text.rpartition("\n")[2]), "the paste to be shown")
+
+    def empty_composer(self) -> None:
+        """Ctrl+C; pressed twice within two seconds it would end the agent."""
+        time.sleep(2.0)
+        self.bench.tmux.run("send-keys", "-t", str(self.agent.pane_id), "C-c")
+        wait_for(lambda: not self.draft(), "an empty composer")
+
     def await_settled(self, message_id: int) -> dict[str, Any]:
         """Deliver again and again, as the daemon does, until nothing is pending."""
 
@@ -128,8 +147,8 @@ class Team:
 
     def prompts(self) -> list[str]:
         """What the agent has been told in all its lives, as its own transcript holds it."""
-        path = claude.transcript(self.agent.config_dir, self.agent.conversation_id)
-        lines = list(claude._entries(path, 0)) if path else []
+        path = transcripts.find(self.agent.config_dir, self.agent.conversation_id)
+        lines = list(transcripts.entries(path, 0)) if path else []
         return [str(line["message"]["content"]) for line in lines if line.get("type") == "user"]
 
     def times(self, message_id: int) -> int:
@@ -138,13 +157,8 @@ class Team:
         return wait_for(lambda: sum(mark in prompt for prompt in self.prompts()), f"{mark} in the transcript")
 
     def die_at(self, body: str, place: str, moment: str, name: str, call: int) -> None:
-        died = subprocess.run(
-            [sys.executable, "-c", DYING_SENDER, TARGET, body, place, moment, name, str(call)],
-            cwd=ROOT,
-            env=self.bench.environment,
-            check=False,
-        )
-        assert died.returncode == 9
+        died = self.bench.python(DYING_SENDER, TARGET, body, place, moment, name, str(call))
+        assert died.code == 9
 
 
 @pytest.fixture(scope="module")
@@ -236,8 +250,13 @@ def test_order_is_by_priority_and_then_by_age(team: Team) -> None:
     assert {(message.status, message.reason) for message in sent} == {(MessageStatus.QUEUED, "orchestrator is working")}
     for message in sent:
         team.await_settled(message.id)
-    heads = [prompt for prompt in team.prompts() if "\nnumber " in prompt][-4:]
-    assert [prompt.splitlines()[1] for prompt in heads] == ["number 2", "number 1", "number 3", "number 0"]
+
+    def heads() -> list[str]:
+        return [prompt.splitlines()[1] for prompt in team.prompts() if "\nnumber " in prompt]
+
+    # The hook acknowledges before the transcript has it.
+    wait_for(lambda: len(heads()) == len(sent), "all in the transcript")
+    assert heads() == ["number 2", "number 1", "number 3", "number 0"]
 
 
 def test_a_draft_is_put_aside_and_comes_back(team: Team) -> None:
@@ -255,6 +274,62 @@ def test_a_draft_is_put_aside_and_comes_back(team: Team) -> None:
     wait_for(lambda: draft() == "half a thought", "the draft to come back")
     team.bench.tmux.run("send-keys", "-t", pane, "C-c")
     wait_for(lambda: not draft(), "an empty composer")
+
+
+def test_enter_is_not_pressed_again_right_after_somebody_has_pressed_it(team: Team) -> None:
+    """Its window may not show it yet, and the next Enter would submit a draft that comes back after the first."""
+    team.await_idle()
+    db = team.bench.db()
+    message = messages.queue(db, team.agent, "Once", sender="user", kind=MessageKind.MESSAGE, now=host.now_ms())
+    assert messages.pasting(db, message, team.agent, now=host.now_ms())
+    team.paste(framing.frame(message.id, "user", "Once"))
+    messages.submitting(db, message, team.agent, now=host.now_ms())
+    team.deliver(wait_seconds=0.0)
+    assert framing.framed_in(team.draft()) == [message.id]
+    assert team.await_settled(message.id)["status"] == "acknowledged"
+    assert team.times(message.id) == 1
+    db.close()
+
+
+class TestAPasteThatIsShownLongAfterItWasGivenUp:
+    """A window that has stood still shows what was pasted to it when nobody counts on that any more."""
+
+    def test_it_is_submitted_when_it_still_waits(self, team: Team) -> None:
+        team.await_idle()
+        db = team.bench.db()
+        message = messages.queue(db, team.agent, "Late", sender="user", kind=MessageKind.MESSAGE, now=host.now_ms())
+        assert messages.pasting(db, message, team.agent, now=host.now_ms())
+        messages.requeue(db, messages.get(db, message.id), team.agent, "not in the composer", now=host.now_ms())
+        team.paste(framing.frame(message.id, "user", "Late"))
+        assert team.await_settled(message.id)["status"] == "acknowledged"
+        assert team.times(message.id) == 1
+        db.close()
+
+    def test_it_is_put_aside_when_the_message_has_become_part_of_a_digest(self, team: Team) -> None:
+        team.await_idle()
+        db = team.bench.db()
+        one, two = (
+            messages.queue(db, team.agent, body, sender="user", kind=MessageKind.MESSAGE, now=host.now_ms())
+            for body in ("One", "Two")
+        )
+        assert messages.pasting(db, one, team.agent, now=host.now_ms())
+        messages.requeue(db, messages.get(db, one.id), team.agent, "not in the composer", now=host.now_ms())
+        messages.hold_back(db, team.agent, "limited", now=host.now_ms())
+        team.paste(framing.frame(one.id, "user", "One"))
+        assert [team.await_settled(each.id)["status"] for each in (one, two)] == ["acknowledged", "acknowledged"]
+        db.close()
+        team.empty_composer()
+
+    def test_it_is_put_aside_when_the_message_is_over(self, team: Team) -> None:
+        team.await_idle()
+        first = team.send("First")
+        assert first.status is MessageStatus.ACKNOWLEDGED
+        team.await_idle()
+        team.paste(framing.frame(first.id, "user", "First"))
+        second = team.send("Second")
+        assert second.status is MessageStatus.ACKNOWLEDGED
+        assert (team.times(first.id), team.times(second.id)) == (1, 1)
+        team.empty_composer()
 
 
 def test_a_slash_command_is_proved_by_the_transcript_or_given_up(team: Team) -> None:
@@ -301,6 +376,15 @@ def test_what_an_agent_had_accepted_and_not_read_comes_again_after_its_resume(ow
     assert own_team.times(message.id) == 1
 
 
+def test_a_briefing_that_was_given_up_comes_with_the_next_resume(own_team: Team) -> None:
+    own_team.await_idle()
+    db = own_team.bench.db()
+    db.execute("UPDATE messages SET status = 'failed', reason = 'lost 3 times' WHERE kind = 'briefing'")
+    db.close()
+    own_team.bench.ok("auto_orchestrate.py", "--project", str(own_team.project), "--resume")
+    assert own_team.message(1)["status"] == "acknowledged"
+
+
 def test_a_tmux_server_that_is_killed_loses_no_message(own_team: Team) -> None:
     own_team.die_at("Through the end of the server", "messages", "after", "submitting", 1)
     process = own_team.agent.process
@@ -314,6 +398,24 @@ def test_a_tmux_server_that_is_killed_loses_no_message(own_team: Team) -> None:
     own_team.bench.ok("auto_orchestrate.py", "--project", str(own_team.project), "--resume")
     assert own_team.await_settled(message_id)["status"] == "acknowledged"
     assert own_team.times(message_id) == 1
+
+
+def test_a_server_that_ends_between_the_look_and_the_paste_loses_no_message(
+    own_team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Tmux.paste
+
+    def after_the_end(tmux: Tmux, *arguments: Any, **named: Any) -> None:
+        tmux.run("kill-server")
+        real(tmux, *arguments, **named)
+
+    monkeypatch.setattr(Tmux, "paste", after_the_end)
+    message = own_team.send("Into the void", wait_seconds=1)
+    monkeypatch.undo()
+    assert (message.status, message.reason) == (MessageStatus.PASTED, "orchestrator's window has gone")
+    own_team.bench.ok("auto_orchestrate.py", "--project", str(own_team.project), "--resume")
+    assert own_team.await_settled(message.id)["status"] == "acknowledged"
+    assert own_team.times(message.id) == 1
 
 
 def test_a_daemon_that_is_killed_in_a_delivery_is_followed_by_one_that_settles_it(own_team: Team) -> None:

@@ -98,8 +98,9 @@ def test_it_does_not_speak_to_the_service_manager(bench: Bench, mine: Errands, m
         raise InterruptedError
 
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/somewhere")
-    monkeypatch.setattr(subprocess, "Popen", note)
-    with pytest.raises(InterruptedError):
-        mine.start("look", "scheduler.py", "--status")
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", note)
+        with pytest.raises(InterruptedError):
+            mine.start("look", "scheduler.py", "--status")
     assert started[0]["HOME"] == bench.environment["HOME"]
     assert "NOTIFY_SOCKET" not in started[0]

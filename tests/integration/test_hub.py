@@ -15,7 +15,7 @@ import pytest
 
 from lib import agents, delivery, host, hub, messages, store
 from lib.errors import ExitCode, OrchestratorError, Unavailable, Usage
-from lib.front.control.hub import moment
+from lib.front.times import time_of
 from lib.models import Agent, MessageKind, MessageStatus, Priority
 from lib.tmux import Tmux
 from tests.agents import a_team
@@ -314,13 +314,13 @@ MOMENTS = [
 
 @pytest.mark.parametrize(("text", "now", "at"), MOMENTS)
 def test_a_moment_is_read(text: str, now: int, at: int) -> None:
-    assert moment(text, now=now) == at
+    assert time_of(text, now=now) == at
 
 
 @pytest.mark.parametrize("text", ["", "1", "d", "1y", "-1d", "1.5h", "²d", "yesterday", "9999999d", "2030-13-01"])
 def test_a_moment_that_is_none(text: str) -> None:
     with pytest.raises(Usage, match="TIME must be like"):
-        moment(text, now=DAY)
+        time_of(text, now=DAY)
 
 
 # -- with agents that run --

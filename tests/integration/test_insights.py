@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib import insights, launch, messages, orchestrations, planning, store
+from lib import agents, host, insights, launch, messages, orchestrations, planning, store
 from lib.config import Settings
 from lib.errors import NotFound, Usage
 from tests.conftest import Bench
-from tests.integration.still_team import StillTeam, still_team
+from tests.integration.still_team import StillTeam, become, still_team
 
 __all__ = ["still_team"]
 
@@ -39,10 +39,10 @@ def test_bounds_and_withdrawal(tmp_path: Path) -> None:
     newer, _ = insights.add(db, "cents", project=None, tags=("api",), author="user", now=3)
     assert insights.search(db, "api", project="/p", limit=5) == [newer, one]
     assert insights.search(db, "api", project="/other", limit=5) == [newer]
-    insights.remove(db, one.id, by="user", now=4)
+    insights.remove(db, one.id, caller=None, by="user", now=4)
     assert insights.search(db, "cents", project="/p", limit=5) == insights.listed(db, project="/p", limit=5) == [newer]
     with pytest.raises(NotFound):
-        insights.remove(db, one.id, by="user", now=5)
+        insights.remove(db, one.id, caller=None, by="user", now=5)
     assert [event.kind for event in store.events(db)] == ["insight.added", "insight.added", "insight.withdrawn"]
     db.close()
 
@@ -83,3 +83,21 @@ def test_a_briefing_has_what_fits_as_quoted_data(still_team: StillTeam) -> None:
     assert (
         line.startswith("- insight 1 by old:tester") and line.endswith('..."') and len(line.partition(': "')[2]) < 302
     )
+
+
+def test_an_agent_of_a_team_that_is_over_is_no_person(still_team: StillTeam, monkeypatch: pytest.MonkeyPatch) -> None:
+    team, db, tmux = still_team, still_team.db, still_team.bench.tmux
+    tester = become(team, "tester")
+    made, _ = insights.add(db, "cents", project="/p", tags=(), author="user", now=1)
+    socket = tmux.run("display-message", "-p", "#{socket_path}").strip()
+    monkeypatch.setenv("TMUX", f"{socket},1,0")
+    monkeypatch.setenv("TMUX_PANE", tester.pane_id or "")
+    assert agents.formerly(db, tmux) is None and agents.myself(db, tmux) == tester
+    team.end()
+    assert agents.myself(db, tmux) is None
+    refused = team.control("insight", "remove", str(made.id), role="tester")
+    assert refused.code == 1 and "this is webapp-impl:tester" in refused.err
+    # A person has the pane once that process is gone.
+    agents.started(db, tester.id, pane_id=tester.pane_id or "", process=host.ended(1))
+    assert agents.formerly(db, tmux) is None
+    assert team.control("insight", "remove", str(made.id), role="tester").code == 0

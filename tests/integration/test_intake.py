@@ -171,6 +171,20 @@ class TestWhatIsQueued:
         ]
         assert queued(quiet) == []
 
+    def test_a_dry_run_says_that_no_model_was_asked(self, quiet: Bench) -> None:
+        words = launch_of_claude(quiet, GOOD_VERSION, LOGGED_IN)
+        words = (*words, "--batch", "--dry-run")
+        assert "no model was asked" in quiet.ok(*words).out
+        assert "no model was asked" not in quiet.ok(*words, "--no-ai").out
+        assert "no model was asked" not in quiet.ok(*words, "--agent", "rehearsal").out
+
+    def test_whether_a_model_may_be_asked_is_kept_with_the_entry(self, quiet: Bench) -> None:
+        project = quiet.project()
+        write(project, "a.md", "b.md")
+        quiet.ok("scheduler.py", "--queue-add", str(project / "a.md"), str(project), "--no-ai")
+        quiet.ok("scheduler.py", "--queue-add", str(project / "b.md"), str(project))
+        assert [json.loads(entry["options"]) for entry in queued(quiet)] == [{"no_ai": True}, {}]
+
     def test_the_text_that_was_queued_is_what_is_worked(self, quiet: Bench) -> None:
         # With the marks of another system: they stay.
         project = quiet.project()

@@ -6,20 +6,19 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from lib import agents, claude, daemon, delivery, host, keeping, messages, orchestrations, store
+from lib import agents, daemon, delivery, host, keeping, messages, orchestrations, store
+from lib.claude import transcripts
 from lib.config import RecoverySettings, Settings
 from lib.errands import Errands
 from lib.models import Agent, AgentState, Message, MessageStatus, OrchestrationStatus, Priority
 from lib.tmux import Look, Tmux
-from tests.conftest import ROOT, Bench, wait_for
+from tests.conftest import Bench, wait_for
 from tests.integration.still_team import StillTeam, still_team
 
 __all__ = ["still_team"]
@@ -79,7 +78,9 @@ class TestRevive:
         keeping.revive(still_team.db, still_team.bench.home, noted, now=host.now_ms())
         project = str(orchestrations.get(still_team.db, still_team.id).project)
         errand = f"launch-{still_team.id}"
-        assert noted.asked == [(errand, "auto_orchestrate.py", "--project", project, "--resume", "--quiet")]
+        assert noted.asked == [
+            (errand, "auto_orchestrate.py", "--project", project, "--resume", "--unattended", "--quiet")
+        ]
         assert revivals(still_team) == [missing]
 
     def test_after_a_reboot_nobody_lives_whatever_has_its_pid_now(self, still_team: StillTeam, noted: Noted) -> None:
@@ -220,12 +221,13 @@ class Worker:
     def state(self) -> AgentState:
         return agents.state_of(self.agent)
 
+    def window(self, agent: Agent) -> str | None:
+        return agents.screen(self.bench.tmux, agent)
+
     def look(self, minutes: int, *, every: int = MINUTE, stuck_minutes: float = 30) -> None:
         for _ in range(minutes):
             self.now += every
-            keeping.look_for_stuck(
-                self.db, self.bench.tmux, self.observation, stuck_minutes=stuck_minutes, now=self.now
-            )
+            keeping.look_for_stuck(self.db, self.window, self.observation, stuck_minutes=stuck_minutes, now=self.now)
 
     def restart_scheduler(self) -> None:
         self.observation = keeping.Observation()
@@ -268,13 +270,13 @@ class TestRehearsalAtWork:
     def be_busy(self, worker: Worker) -> None:
         directive = "rehearse: busy 600"
         worker.bench.ok("send-claude-message.sh", "webapp-impl:orchestrator", "--no-wait", directive)
-        path = claude.transcript(worker.agent.config_dir, worker.agent.conversation_id)
+        path = transcripts.find(worker.agent.config_dir, worker.agent.conversation_id)
         assert path
-        turns = sum(directive in prompt for prompt in claude.prompts(path))
+        turns = sum(directive in prompt for prompt in transcripts.prompts(path))
 
         def is_busy() -> bool:
             worker.deliver()
-            has_begun = sum(directive in prompt for prompt in claude.prompts(path)) > turns
+            has_begun = sum(directive in prompt for prompt in transcripts.prompts(path)) > turns
             return has_begun and worker.state is AgentState.WORKING
 
         wait_for(is_busy, "the agent to be at work")
@@ -509,17 +511,16 @@ class TestSigns:
         self, worker: Worker, bench: Bench, number: int
     ) -> None:
         program = (
-            "import sys\nfrom lib import config, keeping, store\nfrom lib.tmux import Tmux\nfrom tests import killed\n"
+            "import sys\nfrom lib import agents, config, keeping, store\nfrom lib.tmux import Tmux\n"
+            "from tests import killed\n"
             "home, start = config.state_home(), int(sys.argv[2])\nseen = keeping.Observation()\n"
             "killed.kill_before(int(sys.argv[1]))\ndb = store.connect(home)\n"
             "for minute in range(32):\n"
-            "    keeping.look_for_stuck(db, Tmux.from_environment(), seen, stuck_minutes=30,"
-            " now=start + minute * 60_000)\n"
+            "    keeping.look_for_stuck(db, lambda agent: agents.screen(Tmux.from_environment(), agent), seen,"
+            " stuck_minutes=30, now=start + minute * 60_000)\n"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(number), str(worker.now)], cwd=ROOT, env=bench.environment, check=False
-        )
-        assert done.returncode in (0, -signal.SIGKILL)
+        done = bench.python(program, str(number), str(worker.now))
+        assert done.code in (0, -signal.SIGKILL)
         worker.now += 32 * MINUTE
         worker.look(31)
         assert len(worker.nudges()) == 1

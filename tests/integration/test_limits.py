@@ -19,7 +19,7 @@ import pytest
 
 from lib import agents, authorizations, checkins, daemon, governor, holds, host, limits, messages, orchestrations, store
 from lib.checkins import Terms
-from lib.claude import HookReport
+from lib.claude.hooks import HookReport
 from lib.config import LimitSettings, Settings
 from lib.models import (
     Agent,
@@ -454,6 +454,14 @@ class TestByItself:
         account.govern(AT_FIVE + MINUTE, shown=found.read_text())
         assert account.told() == told
 
+    def test_who_has_just_gone_on_is_not_told_though_its_hook_is_still_on_the_way(self, account: Account) -> None:
+        screens = Path(__file__).parents[1] / "unit" / "screens"
+        account.refuse("developer", NOON)
+        account.govern(AT_FIVE + MINUTE, shown=next(screens.glob("limit-five-*classic*")).read_text())
+        account.be("developer", "busy")
+        account.govern(AT_FIVE + 77 * SECOND, shown=next(screens.glob("empty-bypass-*classic*")).read_text())
+        assert account.told() == []
+
     def test_who_was_started_again_meanwhile_does_not_and_has_a_note_of_its_own(self, account: Account) -> None:
         account.refuse("developer", NOON)
         agent = account.agent("developer")
@@ -544,9 +552,9 @@ class TestOthers:
         (entry,) = entries.every(account.db)
         settings = Settings(agent=account.team[0].program)
         account.db.execute("UPDATE agents SET config_dir = ?", (str(home / "rehearsal"),))
-        assert draining.hold_of(account.db, home, settings, entry) is None
+        assert draining.hold_of(account.db, home, settings, entry, now=NOON) is None
         account.refuse("developer", NOON)
-        assert draining.hold_of(account.db, home, settings, entry)
+        assert draining.hold_of(account.db, home, settings, entry, now=NOON)
         assert entries.claim(account.db, now=NOON, max_concurrent=9, is_held=lambda one: True) is None
         assert entries.claim(account.db, now=NOON, max_concurrent=9) is not None
 

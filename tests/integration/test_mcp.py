@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp import ClientSession
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
@@ -35,32 +36,46 @@ class Answer:
     is_error: bool
 
 
+@contextlib.asynccontextmanager
+async def session(environment: dict[str, str]) -> AsyncIterator[ClientSession]:
+    """One mcp_server.py, started as an agent's Claude Code would start it."""
+    command = StdioServerParameters(
+        command=sys.executable, args=[str(ROOT / "mcp_server.py")], env=environment, cwd="/"
+    )
+    async with stdio_client(command) as (reading, writing), ClientSession(reading, writing) as made:
+        await made.initialize()
+        yield made
+
+
 @dataclass(frozen=True)
 class Server:
-    """One mcp_server.py, started as an agent's Claude Code would start it."""
+    """A server, asked from a thread that waits for the answers."""
 
-    bench: Bench
-    variables: Mapping[str, str]
+    portal: BlockingPortal
+    session: ClientSession
 
     def tools(self) -> dict[str, Any]:
-        return {tool.name: tool for tool in self._run(lambda session: session.list_tools()).tools}
+        return {tool.name: tool for tool in self.portal.call(self.session.list_tools).tools}
 
     def call(self, name: str, **arguments: object) -> Answer:
-        result = self._run(lambda session: session.call_tool(name, arguments))
+        result = self.portal.call(self.session.call_tool, name, arguments)
         (content,) = result.content
         return Answer(content.text, bool(result.is_error))
 
-    def _run(self, ask: Any) -> Any:
-        async def run() -> Any:
-            environment = {**self.bench.environment, **self.variables}
-            command = StdioServerParameters(
-                command=sys.executable, args=[str(ROOT / "mcp_server.py")], env=environment, cwd="/"
-            )
-            async with stdio_client(command) as (reading, writing), ClientSession(reading, writing) as session:
-                await session.initialize()
-                return await ask(session)
 
-        return anyio.run(run)
+Serve = Callable[[Mapping[str, str]], Server]
+
+
+@pytest.fixture
+def serve(still_team: StillTeam) -> Iterator[Serve]:
+    """Starts servers with these variables beside those of the bench; they end with the test."""
+    with start_blocking_portal() as portal, contextlib.ExitStack() as stack:
+
+        def start(variables: Mapping[str, str]) -> Server:
+            made = session({**still_team.bench.environment, **variables})
+            return Server(portal, stack.enter_context(portal.wrap_async_context_manager(made)))
+
+        yield start
 
 
 def identity(agent: Agent) -> dict[str, str]:
@@ -69,9 +84,9 @@ def identity(agent: Agent) -> dict[str, str]:
 
 
 @pytest.fixture
-def developer(still_team: StillTeam) -> Server:
+def developer(still_team: StillTeam, serve: Serve) -> Server:
     """The developer's server: it runs below the process of the developer, which is that of the test."""
-    return Server(still_team.bench, identity(become(still_team, "developer")))
+    return serve(identity(become(still_team, "developer")))
 
 
 class TestTools:
@@ -84,7 +99,7 @@ class TestTools:
             "schedule_check_in": ["if_changed", "minutes", "note", "recurring", "target"],
             "list_team": [],
             "read_inbox": ["limit"],
-            "publish_insight": ["everywhere", "tags", "text"],
+            "publish_insight": ["everywhere", "relates_to", "tags", "text"],
             "request_authorization": ["target", "timeout_minutes", "what"],
         }
         assert all(tool.description for tool in tools.values())
@@ -105,6 +120,20 @@ class TestTools:
         assert row["author"] == "webapp-impl:developer" and row["tags"] == '["api", "payments"]'
         assert row["project"].endswith("webapp")
 
+    def test_an_insight_is_told_to_the_projects_that_it_concerns(
+        self, still_team: StillTeam, developer: Server
+    ) -> None:
+        other = still_team.bench.project("frontend")
+        missing = developer.call("publish_insight", text="Amounts are cents", relates_to=["../nowhere"])
+        assert missing.is_error and "'../nowhere' names no project" in missing.text
+        answer = developer.call("publish_insight", text="Amounts are cents", relates_to=["../frontend"])
+        assert f"for {other}: comes with the next briefing" in answer.text
+        assert len(still_team.bench.rows("SELECT 1 FROM insights")) == 1
+        # What holds everywhere is new where the agent works, and concerns whom its own project names.
+        (still_team.bench.folder / "webapp" / ".tmux-orchestrator.yaml").write_text("relates_to: [frontend]\n")
+        answer = developer.call("publish_insight", text="Ids are strings", everywhere=True)
+        assert f"for {other}: comes with the next briefing" in answer.text
+
     def test_a_report_takes_the_way_of_the_verb(self, still_team: StillTeam, developer: Server) -> None:
         still_team.commit("developer")
         failed = developer.call("report_completion", summary="Done", check="cat no-such-file")
@@ -117,10 +146,12 @@ class TestTools:
         assert sender == "developer"
         assert 'The "login"\nworks' in text and "by developer" in text
 
-    def test_a_failure_is_the_orchestrators_to_report(self, still_team: StillTeam, developer: Server) -> None:
+    def test_a_failure_is_the_orchestrators_to_report(
+        self, still_team: StillTeam, serve: Serve, developer: Server
+    ) -> None:
         answer = developer.call("report_failure", reason="I cannot")
         assert answer.is_error and "only the orchestrator" in answer.text
-        hub = Server(still_team.bench, identity(become(still_team, "orchestrator")))
+        hub = serve(identity(become(still_team, "orchestrator")))
         assert "has failed" in hub.call("report_failure", reason="The API is gone").text
         assert still_team.bench.rows("SELECT status, outcome FROM orchestrations") == [
             {"status": "failed", "outcome": "The API is gone"}
@@ -181,25 +212,25 @@ class TestIdentity:
             assert answer.is_error
             assert sentence in answer.text
 
-    def test_another_agents_number_is_of_no_use(self, still_team: StillTeam) -> None:
+    def test_another_agents_number_is_of_no_use(self, still_team: StillTeam, serve: Serve) -> None:
         become(still_team, "developer")
         # Its windows have processes of their own, and this server runs below none of them.
-        server = Server(still_team.bench, identity(still_team.agent("tester")))
+        server = serve(identity(still_team.agent("tester")))
         self.refused(server, "does not run below the process of webapp-impl:tester")
 
-    def test_an_earlier_life_speaks_no_more(self, still_team: StillTeam) -> None:
+    def test_an_earlier_life_speaks_no_more(self, still_team: StillTeam, serve: Serve) -> None:
         old = identity(become(still_team, "developer"))
         agent = still_team.agent("developer")
         agents.start_epoch(still_team.db, agent.id, conversation_id=agent.conversation_id)
-        self.refused(Server(still_team.bench, old), "has been started again since")
+        self.refused(serve(old), "has been started again since")
 
-    def test_an_agent_whose_process_has_ended(self, still_team: StillTeam) -> None:
+    def test_an_agent_whose_process_has_ended(self, still_team: StillTeam, serve: Serve) -> None:
         agent = become(still_team, "developer")
         process = host.process(os.getpid())
         assert process
         # A later process with the same pid is another.
         still_team.db.execute("UPDATE agents SET started = ? WHERE id = ?", (process.started - 1, agent.id))
-        self.refused(Server(still_team.bench, identity(agent)), "does not run below")
+        self.refused(serve(identity(agent)), "does not run below")
 
     VARIABLES: tuple[dict[str, str], ...] = (
         # A person at a shell.
@@ -212,14 +243,14 @@ class TestIdentity:
         {"TMUX_ORCHESTRATOR_AGENT": "9" * 40, "TMUX_ORCHESTRATOR_EPOCH": "1"},
     )
 
-    @pytest.mark.parametrize("variables", VARIABLES, ids=str)
-    def test_whoever_is_nobody_is_told_so(self, still_team: StillTeam, variables: dict[str, str]) -> None:
-        self.refused(Server(still_team.bench, variables), "speaks for nobody")
+    def test_whoever_is_nobody_is_told_so(self, still_team: StillTeam, serve: Serve) -> None:
+        for variables in self.VARIABLES:
+            self.refused(serve(variables), "speaks for nobody")
 
-    def test_a_team_that_has_ended(self, still_team: StillTeam) -> None:
+    def test_a_team_that_has_ended(self, still_team: StillTeam, serve: Serve) -> None:
         agent = become(still_team, "developer")
         still_team.end()
-        self.refused(Server(still_team.bench, identity(agent)), "webapp-impl is over: stopped")
+        self.refused(serve(identity(agent)), "webapp-impl is over: stopped")
 
 
 def test_a_person_is_sent_to_the_verbs(bench: Bench) -> None:

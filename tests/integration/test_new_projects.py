@@ -553,10 +553,9 @@ class TestForce:
 
 def killed(bench: Bench, number: int, words: Sequence[str]) -> int:
     """Run a door that kills itself before its step of this number. Returns its exit code."""
-    command = [sys.executable, "-m", "tests.killed_making", str(number), *words]
-    done = subprocess.run(command, cwd=ROOT, env=bench.environment, check=False, capture_output=True, text=True)
-    assert done.returncode in (0, -signal.SIGKILL), (number, done.stdout, done.stderr)
-    return done.returncode
+    done = bench.door("tests/killed_making.py", str(number), *words, cwd=ROOT)
+    assert done.code in (0, -signal.SIGKILL), (number, done.out, done.err)
+    return done.code
 
 
 class TestKilledInTheMaking:

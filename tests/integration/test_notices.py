@@ -21,7 +21,7 @@ import apprise
 import pytest
 import yaml
 
-from lib import agents, config, daemon, host, limits, notices, notify, orchestrations, pings, store
+from lib import agents, config, daemon, host, limits, notices, notify, orchestrations, pings, service, store
 from lib.config import NotifySettings
 from lib.errands import Errands
 from lib.front import noticing
@@ -325,16 +325,14 @@ class TestKilled:
         self, bench: Bench, db: sqlite3.Connection, site: Web
     ) -> None:
         configure(bench, urls=[site.url("/a"), site.url("/b")])
-        command = [sys.executable, "-m", "tests.killed", "notices"]
         for number in range(1, 100):
             tell(db, f"notice {number}", now=host.now_ms())
-            done = subprocess.run([*command, str(number)], cwd=ROOT, env=bench.environment, capture_output=True)
-            assert done.returncode in (0, -signal.SIGKILL), done.stderr
+            code = bench.killed("notices", number)
             send(db, to(site.url("/a"), site.url("/b"), per_hour=1000), now=host.now_ms() + MINUTE_MS)
             assert statuses(db)[-1] == ("sent", None)
             for path in ("/a", "/b"):
                 assert 1 <= site.titles(path).count(f"notice {number}") <= 2
-            if done.returncode == 0:
+            if code == 0:
                 break
         assert number > 10, "there are some writes to be killed before"
         assert kinds(db) == ["notice.sent"] * number
@@ -532,7 +530,7 @@ class TestStep:
             [sys.executable, str(ROOT / "scheduler.py"), "--daemon"], env=bench.environment, stderr=subprocess.DEVNULL
         )
         try:
-            wait_for(lambda: host.is_alive(daemon.running(bench.home)), "the daemon")
+            wait_for(lambda: host.is_alive(service.running(bench.home)), "the daemon")
             tell(db, now=host.now_ms())
             host.wake(bench.home)
             wait_for(lambda: statuses(db) == [("sent", None)], "the notice to be sent")

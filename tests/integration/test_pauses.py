@@ -96,6 +96,8 @@ def test_a_paused_team_gets_no_message_and_is_not_started_until_it_goes_on(bench
     bench.environment["TMUX_ORCHESTRATOR_REHEARSAL_PACE"] = "3"  # at work for as long as this looks
     project = bench.project()
     bench.ok("auto_orchestrate.py", "--spec", str(project / "spec.md"), "--roles", "developer", "--agent", "rehearsal")
+    bench.ok("claude_control.py", "pause", "--now", "--if-paused")
+    assert bench.rows("SELECT status FROM orchestrations") == [{"status": "running"}], "it was not paused"
     bench.ok("claude_control.py", "pause", "--now")
     bench.door("claude_control.py", "send", "webapp-impl:developer", "Are you there?")
     (message,) = [row for row in bench.rows("SELECT * FROM messages") if row["body"] == "Are you there?"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import sqlite3
 import subprocess
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from lib import orchestrations, store
+from lib import criteria, orchestrations, store
 from lib.config import QueueSettings
-from lib.errors import Busy, NotFound, OrchestratorError
+from lib.errors import Busy, NotFound, OrchestratorError, Usage
+from lib.judgement import specs
 from lib.models import Attempt, AttemptOutcome, EntryStatus, OrchestrationStatus
 from lib.queue import entries
 from lib.queue.entries import DEFER_MS, MINUTE_MS, NewEntry
@@ -146,6 +148,28 @@ class TestOrder:
             order.append(entries.get(db, entry).project.name)
         assert order == ["c", "a", "d", "b"]
 
+    @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+    def test_any_order_that_a_person_wants(self, db: sqlite3.Connection, order: tuple[int, ...]) -> None:
+        ids = queue(db, *(new(f"p{n}", priority=n % 2) for n in range(4)))
+        wanted = [ids[place] for place in order]
+        assert [one.id for one in entries.reorder(db, wanted, now=START)] == wanted
+        assert [one.id for one in entries.unfinished(db)] == wanted
+
+    def test_an_order_of_some_leaves_the_others_where_they_are(self, db: sqlite3.Connection) -> None:
+        first, second, third = queue(db, new("a", priority=9), new("b"), new("c"))
+        assert [one.id for one in entries.reorder(db, [third, second], now=START)] == [first, third, second]
+        assert entries.get(db, second).priority == 0 and entries.get(db, first).priority == 9
+
+    def test_an_order_has_bounds_and_names_each_once(self, db: sqlite3.Connection) -> None:
+        first, second = queue(db, new("a", priority=1000), new("b"))
+        with pytest.raises(Usage, match="above 1000"):
+            entries.reorder(db, [second, first], now=START)
+        with pytest.raises(Usage, match="twice"):
+            entries.reorder(db, [first, first], now=START)
+        with pytest.raises(NotFound, match="no unfinished entry has the id 99"):
+            entries.reorder(db, [99], now=START)
+        assert entries.get(db, second).priority == 0, "nothing of a refused order is kept"
+
     def test_so_many_at_once_and_no_more(self, db: sqlite3.Connection) -> None:
         queue(db, new("a"), new("b"), new("c"))
         assert [claim(db, at_once=2) for _ in range(3)] == [1, 2, None]
@@ -238,6 +262,20 @@ class TestFailing:
         assert statuses(db) == {bad: "abandoned", good: "succeeded"}
         assert [kind for kind, _ in notices(db)] == ["completed", "abandoned", "batch"]
         assert notices(db)[-1] == ("batch", "batch 1 is over: 1 succeeded, 1 abandoned")
+
+    def test_the_notice_of_a_success_has_the_outcome_and_the_criteria(self, db: sqlite3.Connection) -> None:
+        (entry,) = queue(db, new())
+        claim(db)
+        team = start_team(db, entry)
+        with store.writing(db):
+            criteria.begin(db, team, [specs.Criterion("C1", "It is fun", None, 1)])
+        (one,) = criteria.of_orchestration(db, team)
+        criteria.close(db, one, "Seen", by="orchestrator", is_person=False, commit="0" * 40, now=START)
+        end_team(db, entry, OrchestrationStatus.COMPLETED)
+        (body,) = (row["body"] for row in db.execute("SELECT body FROM notices"))
+        assert body.startswith(
+            "said so\n\ncriteria 1 of 1 hold, 1 closed by hand\nC1 It is fun\n    closed by hand: by"
+        )
 
     def test_what_is_not_to_be_had_is_no_failure(self, db: sqlite3.Connection) -> None:
         (entry,) = queue(db, new())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lib import checkins, daemon, host, messages
+from lib import checkins, host, messages, service
 from lib.errors import ExitCode
 from lib.models import OrchestrationStatus
 from lib.orchestrations import set_status
@@ -146,13 +146,13 @@ class TestStatus:
         start, yesterday = now - 120 * MINUTE_MS, now - 25 * 60 * MINUTE_MS
         checkins.add(db, developer.id, "Once", minutes=10, now=yesterday)
         assert checkins.fire_due(db, now=yesterday + 10 * MINUTE_MS) == 1
-        messages.cancel_pending(db, still_team.id, "for the test")
+        messages.cancel_pending(db, still_team.id, "for the test", now=0)
         checkins.add(db, developer.id, "Look", minutes=30, now=start, recurring=True)
         fired = []
         for minute, late in ((30, 100), (60, 200), (90, 300)):
             fired.append(checkins.fire_due(db, now=start + minute * MINUTE_MS + late))
             if minute != 30:  # what it got then still waits an interval later
-                messages.cancel_pending(db, still_team.id, "for the test")
+                messages.cancel_pending(db, still_team.id, "for the test", now=0)
         assert fired == [1, 0, 1]
         tester = still_team.agent("tester")
         for minutes in (1, 100):
@@ -187,7 +187,7 @@ class TestStatus:
         bench.home.mkdir()
         before = host.now_ms()
         subprocess.Popen([sys.executable, str(ROOT / "scheduler.py"), flag], env=bench.environment)
-        process = wait_for(lambda: daemon.running(bench.home), "the scheduler")
+        process = wait_for(lambda: service.running(bench.home), "the scheduler")
         data = bench.ok("scheduler.py", "--status", "--json").json
         assert process and (data["running"], data["pid"], data["drains_queue"]) == (True, process.pid, drains)
         assert before <= data["since"] <= host.now_ms()

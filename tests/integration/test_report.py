@@ -11,6 +11,7 @@ import pytest
 
 from lib import dossier, host, messages, orchestrations, store
 from lib.errors import ExitCode
+from lib.judgement.durations import Took
 from lib.models import MessageKind, OrchestrationStatus
 from lib.spending import ledger
 from lib.templates import plain
@@ -61,7 +62,7 @@ class TestDossier:
         happen(still_team, "candidate.red", "developer", at=found.created_at + took // 2, reason="the check is red")
         one = dossier.of(still_team.db, found, now=found.created_at + took)
         assert one.took == took and one.until == found.created_at + took
-        assert (one.traffic.arrived, one.traffic.median, one.traffic.longest) == ({"tester": 2}, 3.0, 4.0)
+        assert (one.traffic.arrived, one.traffic.took) == ({"tester": 2}, Took(2, 3.0, 4.0))
         assert dossier.Mark("developer", dossier.PARTS // 2, "trouble", 1) in one.marks
         assert one.story[-1].text == "developer's work went back: the check is red"
         assert not any("Hello" in entry.text for entry in one.story), "messages are in the picture alone"

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
-from lib import agents, checkins, daemon, host
+from lib import agents, checkins, host, service
 from lib.errors import ExitCode
 from lib.tmux import Tmux
 from tests.conftest import ROOT, SPEC, Bench, Done, commit_all, wait_for
@@ -175,8 +176,10 @@ class TestAUsersSessions:
         at_work(bench)
         launch(bench, bench.project())
         pane = bench.tmux.panes()[0].id
+        (agent,) = bench.rows("SELECT pid FROM agents")
         person(bench, "respawn-pane", "-k", "-t", pane, "PS1='me> ' ENV= sh")
         wait_for(lambda: "me>" in bench.screen(pane), "the shell")
+        wait_for(lambda: not psutil.pid_exists(agent["pid"]), "the end of the agent")
         before = bench.screen(pane)
         for target in (HUB, "webapp-impl:0", pane):
             done = bench.door("claude_control.py", "send", target, "touch PWNED")
@@ -482,7 +485,8 @@ class TestALaunch:
         project = bench.project()
         known = {"projects": {str(project): {"hasTrustDialogAccepted": True}}}
         (bench.folder / "home" / ".claude.json").write_text(json.dumps(known))
-        words = [DOOR, "--spec", str(project / "spec.md"), "--roles", "orchestrator", "--agent", "claude"]
+        words = [DOOR, "--spec", str(project / "spec.md"), "--roles", "orchestrator"]
+        words += ["--agent", "claude", "--no-ai"]  # a model would be waited for as long
         done = interrupt(bench, words, at="started", seconds=10)
         assert done.code == ExitCode.INTERRUPTED, done.err
         assert teams(bench) == [("webapp-impl", "starting")]
@@ -600,7 +604,7 @@ class TestAStateHome:
         (project, other) = (bench.project(name) for name in ("webapp", "shop"))
         bench.ok(DOOR, "--spec", str(project / "spec.md"), *ALONE)
         is_briefed(bench)
-        process = daemon.running(bench.home)
+        process = service.running(bench.home)
         assert process
         db = bench.db()
         (agent,) = agents.live(db)
@@ -620,7 +624,7 @@ class TestAStateHome:
         filler.unlink()
         wait_for(lambda: checkins.get(db, check_in.id).status == "fired", "the check-in")
         assert bench.rows("SELECT count(*) AS n FROM messages WHERE body LIKE '%when it was full'") == [{"n": 1}]
-        assert host.is_alive(process) and daemon.running(bench.home) == process
+        assert host.is_alive(process) and service.running(bench.home) == process
         bench.ok(*words)
         db.close()
 
@@ -628,7 +632,7 @@ class TestAStateHome:
         small.mount("size=16m")
         project = bench.project()
         bench.ok("scheduler.py", "--queue-pause")
-        bench.ok("scheduler.py", "--stop") if daemon.running(bench.home) else None
+        bench.ok("scheduler.py", "--stop") if service.running(bench.home) else None
         small.change("ro,size=16m")
         words = ("scheduler.py", "--queue-add", str(project / "spec.md"), str(project))
         refused(bench, ExitCode.NOT_NOW, *words, says=(str(bench.home),))

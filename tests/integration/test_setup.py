@@ -26,6 +26,8 @@ RECORD = f"#!{BASH}\n" + 'echo "${0##*/} $*" >>"$CALLS"\n'
 #: "Installs" a package: its stand-ins move from the store onto PATH.
 TAKE = (
     'for word in "$@"; do for file in "$STORE/$word"*; do if [ -e "$file" ]; then cp "$file" "$BIN"; fi; done; done\n'
+    # The one package that is named otherwise than its program.
+    'if [ -e "$BIN/iproute2" ]; then mv "$BIN/iproute2" "$BIN/ip"; fi\n'
 )
 
 UV = """
@@ -80,6 +82,9 @@ class Machine:
             self.link(name)
         for name in ("setup.sh", "requirements.lock", "pyproject.toml", "config.example.yaml"):
             shutil.copy(ROOT / name, self.checkout)
+        # What the real machine has there is not on this one.
+        script = self.checkout / "setup.sh"
+        script.write_text(script.read_text().replace("/usr/sbin/", f"{self.folder}/sbin/"))
         for name, extra in (("claude_control", ""), ("scheduler", ""), ("test_integration", "[dev]")):
             door = self.checkout / f"{name}.py"
             door.write_text(DOOR.format(extra=extra))
@@ -91,8 +96,9 @@ class Machine:
         self.put("git", "echo git version 2.39.5")
         self.put("tmux", "echo tmux 3.3a")
         self.put("npm", NPM, self.store)
-        for name in ("chromium", "shellcheck", "ShellCheck", "nodejs", "systemd", "systemd-analyze"):
+        for name in ("chromium", "shellcheck", "ShellCheck", "nodejs", "systemd", "systemd-analyze", "nats-server"):
             self.put(name, "", self.store)
+        self.put("iproute2", "", self.store)
 
     @property
     def home(self) -> Path:
@@ -547,7 +553,7 @@ def test_the_service_needs_a_uv_that_is_there(machine: Machine) -> None:
 def test_dev_installs_what_the_tests_need(machine: Machine) -> None:
     done = machine.setup("--non-interactive", "--dev")
     assert (done.returncode, done.stderr) == (0, "")
-    packages = "nodejs npm shellcheck chromium systemd"
+    packages = "nodejs npm shellcheck chromium nats-server systemd iproute2"
     assert machine.calls("apt-get")[1:] == [f"apt-get install --yes --no-install-recommends {packages}"]
     words = "install --prefix .dev/claude --no-save --ignore-scripts @anthropic-ai/claude-code@2.1.330"
     assert machine.calls("npm") == [f"npm {words}"]
@@ -556,7 +562,7 @@ def test_dev_installs_what_the_tests_need(machine: Machine) -> None:
     assert machine.calls("npm", "apt-get") == []
 
 
-@pytest.mark.parametrize("package", ["chromium", "systemd"])
+@pytest.mark.parametrize("package", ["chromium", "nats-server", "systemd", "iproute2"])
 def test_a_system_without_a_package_that_few_tests_need_goes_on_without_it(machine: Machine, package: str) -> None:
     (machine.store / package).unlink()
     done = machine.setup("--non-interactive", "--dev")

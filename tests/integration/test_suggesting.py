@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -87,11 +86,9 @@ def test_only_tracked_files_count_and_whatever_they_are_called(bench: Bench, pro
 def test_a_git_that_hangs_is_not_waited_for(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = tmp_path / "bin" / "git"
     slow.parent.mkdir()
-    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.write_text("#!/bin/sh\nexec sleep 1000\n")
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{slow.parent}:/usr/bin:/bin")
     monkeypatch.setattr(repository, "_LISTING_SECONDS", 0.2)
-    began = time.monotonic()
     with pytest.raises(Unavailable, match=r"git ls-files in .* took longer"):
         repository.tracked_files(project)
-    assert time.monotonic() - began < 5

@@ -226,7 +226,7 @@ class TestLive:
     def test_shows_every_worktree_in_its_columns(self, shop: Shop, watched: Watched, columns: int) -> None:
         radar.sweep(shop.still.db, now=host.now_ms())
         watched.start("sync_dashboard.py", "--refresh", "60", columns=columns)
-        lines = watched.shows("Worktrees", "testrunner ", "overlaps with").splitlines()
+        lines = watched.shows("Worktrees", "testrunner ", "overlaps with tester in app.py").splitlines()
         head = next(line for line in lines if line.split()[:2] == ["role", "branch"])
         assert head.split() == ["role", "branch", "ahead", "behind", "dirty", "conflicts", "last", "commit", "snapshot"]
         row = next(line for line in lines if line.startswith(" developer "))

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import daemon, host
+from lib import daemon, host, service
 from tests.conftest import ROOT, Bench, wait_for
 
 BASH = shutil.which("bash") or "/bin/bash"
@@ -758,9 +758,9 @@ class TestTelling:
         process = manager.start()
         # All from the process that systemd has started: NotifyAccess=main, the default, is enough.
         assert manager.hears() == ("READY=1", process.pid)
-        running = daemon.running(manager.bench.home)
+        running = service.running(manager.bench.home)
         assert running and running.pid == process.pid
-        assert daemon.drains_queue(manager.bench.home)
+        assert service.drains_queue(manager.bench.home)
         assert manager.hears() == ("WATCHDOG=1", process.pid)
         assert manager.hears_nothing()
         host.wake(manager.bench.home)
@@ -783,7 +783,7 @@ class TestTelling:
             stderr=subprocess.DEVNULL,
         )
         manager.started.append(rival)  # type: ignore[arg-type]
-        wait_for(lambda: host.is_alive(daemon.running(manager.bench.home)), "the other scheduler")
+        wait_for(lambda: host.is_alive(service.running(manager.bench.home)), "the other scheduler")
         done = manager.make_room()
         assert (done.returncode, done.stdout) == (0, f"stopped (it was pid {rival.pid})\n")
         assert rival.wait(30) == 0

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from lib import daemon, errands, host, store, tidying, tuning
+from lib import errands, host, service, store, tidying, tuning
 from lib.errors import ExitCode
 from lib.models import Process
 from lib.tuning import Tuner
@@ -53,7 +53,7 @@ def scheduler(bench: Bench) -> Iterator[Process]:
     """A scheduler that runs for the block."""
     command = [sys.executable, str(ROOT / "scheduler.py"), "--daemon", "--quiet"]
     with subprocess.Popen(command, env=bench.environment, start_new_session=True) as door:
-        found = wait_for(lambda: daemon.running(bench.home), "the scheduler")
+        found = wait_for(lambda: service.running(bench.home), "the scheduler")
         assert found
         try:
             yield found
@@ -96,7 +96,7 @@ class TestALook:
         still_team.db.execute("UPDATE agents SET pid = ?, started = ? WHERE id = ?", (pid, started(pid), agent.id))
         (team,) = only_look(still_team.bench)["teams"]
         load = team["agents"][1]["load"]
-        assert load["processes"] == 3 and load["cpu_percent"] > 20
+        assert load["processes"] == 3 and load["cpu_percent"] > 0  # by itself it would sleep
         assert team["load"]["cpu_percent"] >= load["cpu_percent"] - 1
 
     def test_tells_of_an_agent_that_has_ended(self, still_team: StillTeam) -> None:
@@ -380,7 +380,7 @@ class TestTheStore:
             store.record(other, "held", now=1)
             said = tidying.optimize(db, bench.home, is_quiet=True)
         assert said[1].endswith("but somebody writes") and "somebody else is at work" in said[2]
-        assert db.execute("PRAGMA busy_timeout").fetchone()[0] == 10_000
+        assert db.execute("PRAGMA busy_timeout").fetchone()[0] == 30_000
         assert len(store.events(db, kind="held")) == 1
 
     def test_its_log_becomes_empty_when_nobody_is_there(self, bench: Bench) -> None:

@@ -77,5 +77,18 @@ class TestBranches:
         (briefing,) = bench.rows("SELECT id FROM messages WHERE kind = 'briefing' AND agent_id = ?", developer["id"])
         assert log == str(briefing["id"])
 
+        # How long it took is known from what hooks of git and of the agent have told, and so is the tester's answer.
+        def lane() -> Any:
+            return bench.ok("claude_control.py", "handovers", "webapp-impl", "--json").json[0]["lanes"][0]
+
+        shown = lane()
+        assert (shown["role"], shown["taker"], shown["told"]["count"]) == ("developer", "tester", 1)
+        assert (shown["answered"]["count"], shown["unanswered"]) == (0, 1)
+        worktree = Path(bench.rows("SELECT worktree FROM agents WHERE role = 'tester'")[0]["worktree"])
+        git(worktree, "merge", "-q", developer["branch"])
+        (worktree / "test_parser.py").write_text("assert True\n")
+        commit_all(worktree, "Test the header")
+        wait_for(lambda: lane()["answered"]["count"] == 1, "the tester's answer")
+
     def status(self, bench: Bench) -> Any:
         return bench.rows("SELECT status FROM orchestrations")[0]["status"]

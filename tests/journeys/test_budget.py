@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib import agents, claude, host, messages
+from lib import agents, host, messages
+from lib.claude import transcripts
 from lib.models import AgentState, MessageKind, Usage
 from tests.conftest import Bench, wait_for
 from tests.transcripts import Transcript, answer
@@ -49,7 +50,7 @@ def test_a_budget_of_the_configuration_holds_a_team_until_it_is_extended(bench: 
     db = bench.db()
     team = {agent.role: agent for agent in agents.live(db)}
     wait_for(lambda: {agents.state_of(one) for one in team.values()} == {AgentState.IDLE}, "the first turns to end")
-    path = claude.transcript(team["developer"].config_dir, team["developer"].conversation_id)
+    path = transcripts.find(team["developer"].config_dir, team["developer"].conversation_id)
     assert path
     Transcript(path).write(answer(Usage(output=600_000), at=host.now_ms()))
     message(bench, "developer", "hello", sender="user")  # the end of its turn is when it is counted

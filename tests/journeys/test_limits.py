@@ -1,4 +1,4 @@
-"""Journey D with rehearsal agents: a limit of a few seconds, from the refusal until the last agent has gone on."""
+"""Journey D with rehearsal agents: a short limit, from the refusal until the last agent has gone on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_a_team_goes_on_by_itself_after_a_limit(bench: Bench) -> None:
     config.write_text("agent: rehearsal\nlimits: {grace_seconds: 1, spacing_seconds: 1}\n")
     project = bench.project(spec=SPEC)
     bench.ok("auto_orchestrate.py", "--spec", str(project / "spec.md"), "--roles", "orchestrator,developer")
-    bench.ok("claude_control.py", "send", "webapp-impl:developer", "rehearse: limit 0.05")
+    bench.ok("claude_control.py", "send", "webapp-impl:developer", "rehearse: limit 0.25")
     wait_for(lambda: bench.rows("SELECT 1 FROM limits"), "the refusal")
     done = bench.ok("claude_control.py", "send", "webapp-impl:orchestrator", "Are you there?")
     assert done.out.startswith("queued: limited until ")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lib import agents, checkins, config, daemon, holds, host, orchestrations, store
+from lib import agents, checkins, config, daemon, holds, host, orchestrations, service, store
 from lib.errands import Errands
 from lib.models import AgentState, OrchestrationStatus
 from lib.queue import entries
 from tests.agents import a_team
-from tests.conftest import ROOT, SPEC, Bench, wait_for
+from tests.conftest import SPEC, Bench, wait_for
 
 FAILS = "# A spec that cannot be done\n\nrehearse: fail the API is gone\n"
 HOLDS = "# A spec that takes its time\n\nrehearse: hold\n"
@@ -144,6 +143,26 @@ class TestQueue:
         bench.ok("claude_control.py", "stop", "webapp-impl")
         wait_for(lambda: row(bench, entry)["status"] == "cancelled", "the queue to hear of it")
 
+    def test_entries_run_in_the_order_that_a_person_names(self, bench: Bench) -> None:
+        configure(bench)
+        ids = [add(bench, bench.project(name)) for name in ("one", "two", "three")]
+        done = bench.ok("scheduler.py", "--queue-order", "3", "1")
+        assert done.out.index("three") < done.out.index("one") < done.out.index("two")
+        listed = bench.ok("scheduler.py", "--queue-order", "2", "--json").json["entries"]
+        assert [entry["id"] for entry in listed] == [3, 1, 2], "it has no one that it could come before"
+        for words, code, said in (
+            ((), 2, "name the entries"),
+            (("two",), 2, "'two' is no entry of this machine's queue"),
+            (("2", "2"), 2, "named twice"),
+            (("7",), 3, "no unfinished entry has the id 7"),
+        ):
+            refused = bench.door("scheduler.py", "--queue-order", *words)
+            assert (refused.code, said in refused.err) == (code, True), refused.err
+        daemon_of(bench)
+        wait_for(lambda: is_over(bench, *ids), "all to be done", seconds=90)
+        begun = bench.rows("SELECT entry_id FROM attempts ORDER BY started_at")
+        assert [attempt["entry_id"] for attempt in begun] == [3, 1, 2]
+
     def test_a_pause_starts_nothing(self, bench: Bench) -> None:
         configure(bench)
         assert "paused" in bench.ok("scheduler.py", "--queue-pause").out
@@ -225,7 +244,7 @@ class TestQueue:
         entry = add(bench, bench.project(), HOLDS)
         db = bench.db()
         assert entries.claim(db, now=host.now_ms(), max_concurrent=1)
-        number = killed(bench, "run", 14, str(entry))
+        number = bench.killed("run", 14, str(entry))
         assert number != 0
         clock.until(lambda: state(bench, entry) == "running", "the team")
         assert len(bench.rows("SELECT 1 FROM orchestrations")) == 1
@@ -246,7 +265,7 @@ class TestKilled:
 
     @pytest.fixture
     def step(self, is_long: bool) -> int:
-        return 4 if is_long else 20
+        return 4 if is_long else 32
 
     @pytest.mark.parametrize("first", range(1, 5))
     def test_a_beat_that_fires_and_claims(self, bench: Bench, clock: Clock, first: int, step: int) -> None:
@@ -263,7 +282,7 @@ class TestKilled:
             note, again = f"note {each}", f"again {each}"
             check_in = checkins.add(db, agent, note, minutes=1, now=now - 2 * entries.MINUTE_MS)
             recurring = checkins.add(db, hub, again, minutes=60, now=now - 61 * entries.MINUTE_MS, recurring=True)
-            code = killed(bench, "beat", number)
+            code = bench.killed("beat", number)
             clock.until(lambda: row(bench, entry)["status"] != "queued", "the entry to be claimed")
             clock.until(lambda: row(bench, entry)["reason"] is not None, "its first outcome")
             for one in (check_in, recurring):
@@ -294,7 +313,7 @@ class TestKilled:
             entry = add(bench, bench_project(bench, project, each), name=f"{each}.md", spec=f"{HOLDS}{each}\n")
             db = bench.db()
             assert entries.claim(db, now=host.now_ms(), max_concurrent=1000)
-            code = killed(bench, "run", number, str(entry))
+            code = bench.killed("run", number, str(entry))
             clock.until(lambda: state(bench, entry) == "running", "the team")
             teams = bench.rows("SELECT * FROM orchestrations WHERE spec_text LIKE ?", f"%hold\n{each}\n")
             assert len(teams) == 1
@@ -326,7 +345,7 @@ class TestKilled:
             bench.ok("scheduler.py", "--queue-pause")
             completed = OrchestrationStatus.COMPLETED
             orchestrations.set_status(db, team["id"], completed, now=host.now_ms(), outcome="done")
-            code = killed(bench, "beat", number)
+            code = bench.killed("beat", number)
             clock.until(lambda: row(bench, entry)["status"] == "succeeded", "the outcome")
             clock.until(lambda: sessions(bench) == set(), "the windows to be closed")
             told = bench.rows("SELECT 1 FROM notices WHERE kind = 'completed' AND title LIKE ?", f"%: {each}.md%")
@@ -370,7 +389,7 @@ def still_team(bench: Bench) -> list[int]:
 def daemon_of(bench: Bench) -> None:
     """Have a daemon with the queue run."""
     bench.ok("scheduler.py", "--queue-resume")
-    wait_for(lambda: host.is_alive(daemon.running(bench.home)), "the daemon")
+    wait_for(lambda: host.is_alive(service.running(bench.home)), "the daemon")
 
 
 class Clock:
@@ -404,11 +423,3 @@ class Clock:
             return bool(look())
 
         wait_for(looked, what, seconds=60)
-
-
-def killed(bench: Bench, part: str, number: int, *more: str) -> int:
-    """Run a part of the daemon that kills itself before its write of this number. Returns its exit code."""
-    command = [sys.executable, "-m", "tests.killed", part, str(number), *more]
-    done = subprocess.run(command, cwd=ROOT, env=bench.environment, check=False, capture_output=True, text=True)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode

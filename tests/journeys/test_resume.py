@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from lib import agents, claude, daemon, host, messages, orchestrations
+from lib import agents, host, messages, orchestrations, service
+from lib.claude import transcripts
 from lib.judgement import framing
 from lib.models import PENDING, Agent, AgentState, MessageKind, OrchestrationStatus, Process
 from tests.conftest import ROOT, Bench, Done, commit_all, snapshot, wait_for
@@ -70,8 +71,8 @@ def kill_server(bench: Bench) -> None:
 
 
 def prompts(agent: Agent) -> list[str]:
-    path = claude.transcript(agent.config_dir, agent.conversation_id)
-    return list(claude.prompts(path)) if path else []
+    path = transcripts.find(agent.config_dir, agent.conversation_id)
+    return list(transcripts.prompts(path)) if path else []
 
 
 def times_read(bench: Bench, message: dict[str, Any]) -> int:
@@ -104,7 +105,7 @@ def scheduler(bench: Bench) -> Iterator[Start]:
     def start() -> subprocess.Popen[bytes]:
         command = [sys.executable, str(ROOT / "scheduler.py"), "--daemon"]
         running.append(subprocess.Popen(command, env=bench.environment, stderr=subprocess.DEVNULL))
-        wait_for(lambda: host.is_alive(daemon.running(bench.home)), "the scheduler")
+        wait_for(lambda: host.is_alive(service.running(bench.home)), "the scheduler")
         return running[-1]
 
     yield start
@@ -288,7 +289,7 @@ class TestNote:
         orchestrator, developer, tester = team(bench)
         kill(orchestrator.process)
         # Two hours pass.
-        path = claude.transcript(orchestrator.config_dir, orchestrator.conversation_id)
+        path = transcripts.find(orchestrator.config_dir, orchestrator.conversation_id)
         assert path
         away = 2 * HOUR_MS + 5 * 60_000
         os.utime(path, ns=((host.now_ms() - away) * 1_000_000,) * 2)
@@ -340,7 +341,7 @@ class TestNote:
     def test_one_whose_conversation_was_lost_is_briefed_and_not_noted(self, bench: Bench) -> None:
         project = launch(bench)
         agent = member(bench, "developer")
-        path = claude.transcript(agent.config_dir, agent.conversation_id)
+        path = transcripts.find(agent.config_dir, agent.conversation_id)
         assert path
         kill(agent.process)
         path.unlink()
@@ -375,9 +376,7 @@ class TestKilled:
             before = team(bench)
             known = {role: len(notes(bench, role)) for role in ROLES}
             kill_server(bench)
-            command = [sys.executable, "-m", "tests.killed", "resume", str(number), str(project)]
-            done = subprocess.run(command, cwd=ROOT, env=bench.environment, check=False, capture_output=True, text=True)
-            assert done.returncode in (0, -signal.SIGKILL), done.stderr
+            code = bench.killed("resume", number, str(project))
             resume(bench, project)
             wait_for(lambda: bench.ok("scheduler.py", "--once") and not pending(bench), "all to arrive")
             for old, new in zip(before, team(bench), strict=True):
@@ -388,10 +387,10 @@ class TestKilled:
             assert panes == [(agent.window, agent.process and agent.process.pid) for agent in team(bench)]
             armed = bench.rows("SELECT status FROM check_ins")
             assert armed == [{"status": "scheduled"}] * 3
-            if done.returncode == 0:
+            if code == 0:
                 break
             died += 1
-            number += 4 if is_long else 12
+            number += 4 if is_long else 24
         assert died > 0
 
 
@@ -562,10 +561,12 @@ class TestStatusOnly:
     def test_right_after_the_scheduler_was_killed(self, bench: Bench, scheduler: Start) -> None:
         project = launch(bench)
         process = scheduler()
+        log = bench.home / "orchestrator.db-wal"
+        wait_for(lambda: log.exists() and log.stat().st_size > 0, "its first words in the store")
         with frozen(bench):
             process.kill()
             process.wait()
-            assert (bench.home / "orchestrator.db-wal").stat().st_size > 0
+            assert log.stat().st_size > 0  # nobody was left to move it into the store
             self.look(bench, project, "running")
 
     def test_while_all_is_gone(self, bench: Bench, scheduler: Start) -> None:

@@ -72,6 +72,7 @@ VALUES: dict[str, object] = {
     "used": "$20.14",
     "interrupted": True,
     "kind": "five_hour",
+    "host": "build-1",
     "escalates": True,
     "status": "granted",
     "decided_by": "orchestrator",
@@ -122,6 +123,16 @@ VALUES: dict[str, object] = {
     "log": "1 failed",
     "merge_base": "0123456789abcdef0123456789abcdef01234567",
     "paths": (("src/login.py", "tester in 0123456789ab"),),
+    "bulletins": ('/srv/projects/shop: insight 7 by user: "Amounts are cents"',),
+    "more_bulletins": 2,
+    "insight": SimpleNamespace(id=7, author="user", project="/srv/projects/shop", tags=("api",)),
+    "text": '"Amounts are cents"',
+    "place": "/srv/projects/shop",
+    "project": "/srv/projects/shop",
+    "trouble": "",
+    "file_count": 3,
+    "before": "0123456789ab",
+    "after": "ba9876543210",
 }
 
 

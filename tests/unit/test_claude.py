@@ -13,8 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from lib import claude, host
-from lib.claude import HookReport, Installation, hook_report, launch_command, passed_environment, preflight, prompts
+from lib import host
+from lib.claude import hooks, sessions, starting, transcripts
+from lib.claude.hooks import HookReport
+from lib.claude.installed import Installation, preflight
+from lib.claude.starting import launch_command, passed_environment
+from lib.claude.transcripts import prompts
 from lib.config import ROOT, Settings
 from lib.errors import Unavailable
 from lib.models import Agent, AgentState, Process, Program
@@ -276,11 +280,13 @@ class TestStarting:
     def test_its_files_hold_the_role_and_the_hooks(self, tmp_path: Path) -> None:
         home = tmp_path / "state home's"
         agent = an_agent(id=7, epoch=3)
-        folder = claude.write_launch_files(agent, home=home, socket=None, role_text="You write.\n", reminder="Go on.\n")
+        folder = starting.write_launch_files(
+            agent, home=home, socket=None, role_text="You write.\n", reminder="Go on.\n"
+        )
         assert (folder / "role.md").read_text() == "You write.\n"
         settings = json.loads((folder / "settings.json").read_text())
         assert settings["disableAllHooks"] is False
-        assert list(settings["hooks"]) == list(claude.HOOK_EVENTS)
+        assert list(settings["hooks"]) == list(hooks.EVENTS)
         for entry in settings["hooks"].values():
             (hook,) = entry[0]["hooks"]
             words = shlex.split(hook["command"])
@@ -290,7 +296,7 @@ class TestStarting:
 
     def test_a_hook_for_compactions_alone_prints_the_reminder(self, tmp_path: Path) -> None:
         home = tmp_path / "state home's"
-        folder = claude.write_launch_files(
+        folder = starting.write_launch_files(
             an_agent(id=7), home=home, socket=None, role_text="", reminder='Go on with "it".\n'
         )
         hooks = json.loads((folder / "settings.json").read_text())["hooks"]
@@ -383,7 +389,7 @@ REPORTS = [
 
 @pytest.mark.parametrize(("content", "report"), REPORTS, ids=lambda value: ascii(value)[:40])
 def test_a_hook_payload_is_read_or_is_none(content: bytes, report: HookReport | None) -> None:
-    assert hook_report(content) == report
+    assert hooks.report(content) == report
 
 
 def line(**entry: object) -> str:
@@ -420,6 +426,44 @@ def test_a_transcript_tells_what_was_submitted(tmp_path: Path, lines: list[str],
     assert list(prompts(path)) == found
 
 
+SUBMISSIONS = [
+    # Accepted while busy, and read later: once.
+    (
+        [
+            line(type="queue-operation", operation="enqueue", content="later"),
+            line(type="queue-operation", operation="dequeue", content="later"),
+            line(type="user", message={"content": "later"}),
+        ],
+        ["later"],
+    ),
+    # Typed twice.
+    ([line(type="user", message={"content": "a"}), line(type="user", message={"content": "a"})], ["a", "a"]),
+    # Accepted and read, and then typed once more.
+    (
+        [
+            line(type="queue-operation", operation="enqueue", content="a"),
+            *[line(type="user", message={"content": "a"})] * 2,
+        ],
+        ["a", "a"],
+    ),
+    # Accepted twice, and read once so far.
+    (
+        [
+            *[line(type="queue-operation", operation="enqueue", content="a")] * 2,
+            line(type="user", message={"content": "a"}),
+        ],
+        ["a", "a"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("lines", "found"), SUBMISSIONS)
+def test_what_was_accepted_and_then_read_was_submitted_once(tmp_path: Path, lines: list[str], found: list[str]) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(lines))
+    assert list(transcripts.submissions(path)) == found
+
+
 def test_a_cut_character_at_the_end_is_no_error(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(line(type="user", message={"content": "a"}).encode() + b'\n{"type":"user","message":"\xc3')
@@ -427,12 +471,12 @@ def test_a_cut_character_at_the_end_is_no_error(tmp_path: Path) -> None:
 
 
 def test_a_transcript_is_found_by_its_conversation(tmp_path: Path) -> None:
-    assert claude.transcript(tmp_path, "c1") is None
+    assert transcripts.find(tmp_path, "c1") is None
     path = tmp_path / "projects" / "-srv-webapp" / "c1.jsonl"
     path.parent.mkdir(parents=True)
     path.touch()
-    assert claude.transcript(tmp_path, "c1") == path
-    assert claude.transcript(tmp_path, "c2") is None
+    assert transcripts.find(tmp_path, "c1") == path
+    assert transcripts.find(tmp_path, "c2") is None
 
 
 class TestState:
@@ -440,7 +484,7 @@ class TestState:
         path = folder / "sessions" / f"{process.pid}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(values))
-        return claude.state(folder, "c1", process)
+        return sessions.state(folder, "c1", process)
 
     @pytest.mark.parametrize(
         ("status", "state"),
@@ -462,7 +506,7 @@ class TestState:
 
     def test_a_file_of_another_life_says_nothing(self, tmp_path: Path) -> None:
         process = Process(4711, 100, "boot")
-        assert claude.state(tmp_path, "c1", process) is AgentState.STARTING
+        assert sessions.state(tmp_path, "c1", process) is AgentState.STARTING
         assert self.say(tmp_path, process, sessionId="c2", status="idle") is AgentState.STARTING
         assert self.say(tmp_path, process, sessionId="c1", status="idle", procStart="99") is AgentState.STARTING
         assert self.say(tmp_path, process, sessionId="c1", status="idle", procStart=100) is AgentState.IDLE
@@ -472,4 +516,4 @@ class TestState:
     def test_a_file_in_the_writing_says_nothing(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "sessions").mkdir()
         (tmp_path / "sessions" / "4711.json").write_text(content)
-        assert claude.state(tmp_path, "c1", Process(4711, 100, "boot")) is AgentState.STARTING
+        assert sessions.state(tmp_path, "c1", Process(4711, 100, "boot")) is AgentState.STARTING

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from lib import config
-from lib.config import ROOT, Settings
+from lib.config import ROOT, FleetSettings, Settings
 from lib.errors import OrchestratorError
 from lib.models import Program
 
@@ -60,6 +62,31 @@ def test_an_entry_is_read(tmp_path: Path, text: str, name: str, value: object) -
     assert type(found) is type(value)
 
 
+WRONG_RELATIONS = [
+    ("relates_to: ../frontend", "relates_to must be a list, not '../frontend'"),
+    ("relates_to: [../frontend, 3]", "relates_to: entry 2 must be the path or the name of a project, not 3"),
+    ("relates_to: ['']", "relates_to: entry 1 must be"),
+    ("relates_to: [null]", "relates_to: entry 1 must be the path or the name of a project, not None"),
+    ("relates_to: [{name: frontend}]", "relates_to: entry 1 must be"),
+    # What would reach a terminal.
+    (r'relates_to: ["\e[31mfrontend"]', "relates_to: entry 1 must be"),
+    ("relate_to: [../frontend]", "unknown setting 'relate_to'"),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), WRONG_RELATIONS)
+def test_a_wrong_relation_is_named_with_its_key(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / config.PROJECT_FILE).write_text(text, encoding="utf-8")
+    with pytest.raises(OrchestratorError) as caught:
+        config.load_project(tmp_path)
+    assert sentence in caught.value.sentence
+
+
+def test_a_project_names_the_projects_that_it_concerns(tmp_path: Path) -> None:
+    (tmp_path / config.PROJECT_FILE).write_text("relates_to: [../frontend, billing, ~/docs site]\n", encoding="utf-8")
+    assert config.load_project(tmp_path).relates_to == ("../frontend", "billing", "~/docs site")
+
+
 WRONG = [
     # A name that nobody knows, with the one that was meant.
     ("agnet: claude", "unknown setting 'agnet'", "'agent'"),
@@ -83,11 +110,27 @@ WRONG = [
     ("launch_timeout_seconds: -5", "launch_timeout_seconds must be above 0", None),
     ("launch_timeout_seconds: .inf", "launch_timeout_seconds must be above 0", None),
     ("launch_timeout_seconds: .nan", "launch_timeout_seconds must be above 0", None),
+    # An address, a name and a label that NATS or TLS would misread.
+    ("fleet: {url: 'http://box:4222'}", "fleet.url must be nats://", None),
+    ("fleet: {url: 'tls://me:secret@box:4222'}", "fleet.url must be nats://", None),
+    ("fleet: {host: Box_1}", "fleet.host must be of the letters", None),
+    ("fleet: {host: box.}", "fleet.host must be of the letters", None),
+    ("fleet: {labels: [gpu, 'a.b']}", "fleet.labels must be of the letters", None),
+    ("fleet: {agents: 0}", "fleet.agents must be above 0", None),
     # No settings at all.
     ("just text", "`name: value`", None),
     ("- a\n- b", "`name: value`", None),
     ("a: [", "not valid YAML", None),
 ]
+
+
+@pytest.mark.parametrize(("machine", "name"), [("Box-7.lan", "box-7"), ("my_box", "my-box"), ("...", "host")])
+def test_a_host_of_a_fleet_has_the_short_name_of_its_machine(
+    monkeypatch: pytest.MonkeyPatch, machine: str, name: str
+) -> None:
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename=machine))
+    assert FleetSettings().name() == name
+    assert FleetSettings(host="other").name() == "other"
 
 
 @pytest.mark.parametrize(("text", "words", "hint"), WRONG)

@@ -129,6 +129,19 @@ def test_a_role_has_rules_for_its_tools(own: Path) -> None:
     assert found.deny == ("Bash(git push *)", "mcp__github", "WebSearch")
 
 
+def test_a_role_has_a_window_programs_and_tools_of_its_own(own: Path) -> None:
+    more = "window: Data Base\nprerequisites: [psql, g++]\ntools: [Bash, Read]\n"
+    (own / "roles" / "x.md").write_text(f"---\nsummary: x\ncheck_in_minutes: 9\n{more}---\n")
+    (own / "roles" / "y.md").write_text("---\nsummary: y\ncheck_in_minutes: 9\ntools: []\n---\n")
+    found = templates.roles()
+    assert (found["x"].window, found["x"].prerequisites, found["x"].tools) == (
+        *("Data Base", ("psql", "g++")),
+        ("Bash", "Read"),
+    )
+    # An empty list is no tool; no list is every tool.
+    assert (found["y"].window, found["y"].tools, found["tester"].tools) == ("y", (), None)
+
+
 WRONG = [
     ("roles/x.md", "Draw."),
     ("roles/x.md", "---\nsummary: Draws.\n---\n"),
@@ -136,6 +149,13 @@ WRONG = [
     ("roles/x.md", "---\nsummary: x\ncheck_in_minutes: 9\npermissions: {denied: [Bash]}\n---\n"),
     ("roles/x.md", "---\nsummary: x\ncheck_in_minutes: 9\npermissions: {deny: Bash}\n---\n"),
     ("roles/x.md", "---\nsummary: x\ncheck_in_minutes: 9\npermissions: {deny: ['Bash(git push']}\n---\n"),
+    ("roles/x.md", "---\nsummary: x\ncheck_in_minutes: 9\nwindow: '1'\n---\n"),
+    ("roles/x.md", "---\nsummary: x\ncheck_in_minutes: 9\nwindow: '#(touch x)'\n---\n"),
+    ("roles/x.md", "---\nsummary: x\ncheck_in_minutes: 9\nwindow: a.b\n---\n"),
+    ("roles/x.md", "---\nsummary: x\ncheck_in_minutes: 9\nprerequisites: psql\n---\n"),
+    ("roles/x.md", "---\nsummary: x\ncheck_in_minutes: 9\nprerequisites: ['psql --version']\n---\n"),
+    ("roles/x.md", "---\nsummary: x\ncheck_in_minutes: 9\ntools: ['Bash(git *)']\n---\n"),
+    ("roles/x.md", "---\nsummary: x\ncheck_in_minutes: 9\ntools: Bash\n---\n"),
     ("roles/X y.md", ""),
     ("team_types/x.yaml", "roles: ["),
     ("team_types/x.yaml", "summary: x\nroles: [nobody]\n"),

@@ -16,6 +16,7 @@ from lib.insights import Insight
 from lib.judgement import cleaning, specs
 from lib.judgement.analyses import Analysis
 from lib.models import Agent, Orchestration
+from lib.relations import Bulletin
 from tests.agents import an_agent, an_orchestration
 
 KEPT = Path(__file__).with_name("first_texts")
@@ -73,8 +74,20 @@ def a_launch(spec: str = SPEC, title: str = "Login") -> Orchestration:
     )
 
 
-def a_matter(spec: str = SPEC, *, analysis: Analysis | None = None, insights: tuple[Insight, ...] = ()) -> Matter:
-    return Matter(specs.parse(spec.encode(), PurePath("spec.md")), analysis, insights)
+def a_matter(
+    spec: str = SPEC,
+    *,
+    analysis: Analysis | None = None,
+    insights: tuple[Insight, ...] = (),
+    bulletins: tuple[Bulletin, ...] = (),
+) -> Matter:
+    return Matter(specs.parse(spec.encode(), PurePath("spec.md")), analysis, insights, bulletins)
+
+
+def a_bulletin(text: str) -> Bulletin:
+    """What a related project tells of an insight with this text."""
+    line = f"/srv/projects/api: insight 9 by user: {cleaning.quoted(text, 300)}"
+    return Bulletin(1, "/srv/projects/api", "/srv/projects/shop", 9, None, line, 0, "a1b2c3", None)
 
 
 def texts(role: str, team: list[Agent], found: Orchestration, told: Matter) -> dict[str, str]:
@@ -91,7 +104,9 @@ def texts(role: str, team: list[Agent], found: Orchestration, told: Matter) -> d
 @pytest.mark.parametrize("role", ["orchestrator", "developer"])
 def test_a_text_is_the_one_that_is_kept(role: str, kind: str) -> None:
     told = a_matter(
-        analysis=an_analysis(), insights=(Insight(7, None, "Amounts are cents.", (), "shop-impl:developer", 0),)
+        analysis=an_analysis(),
+        insights=(Insight(7, None, "Amounts are cents.", (), "shop-impl:developer", 0),),
+        bulletins=(a_bulletin("/api/v2/users replaces /api/users"),),
     )
     text = texts(role, a_team("orchestrator", "developer", "tester"), a_launch(), told)[kind]
     path = KEPT / f"{role}.{kind}.md"
@@ -109,11 +124,13 @@ def test_every_text_of_the_largest_team_is_short_whatever_the_user_has_written(r
         spec,
         analysis=an_analysis(tasks={one: tuple(f"{number} {long}" for number in range(10)) for one in ROLES}),
         insights=tuple(Insight(number, None, long, (), "somebody", 0) for number in range(5)),
+        bulletins=(a_bulletin(long),) * 40,
     )
     made = texts(role, a_team(*ROLES), a_launch(spec, long), told)
     assert {kind: len(text.encode()) <= MOST_BYTES for kind, text in made.items()} == dict.fromkeys(made, True)
     assert len(made["reminder"].encode()) < 2_000
-    assert "and 60 more" in made["briefing"] or "- C1: " in made["briefing"]
+    shown = [line for line in made["briefing"].splitlines() if line.startswith("- C")]
+    assert f"\n- and {60 - len(shown)} more\n" in made["briefing"]
 
 
 @pytest.mark.parametrize("role", ["orchestrator", "developer"])
@@ -123,6 +140,7 @@ def test_what_the_user_has_written_stays_data(role: str) -> None:
         spec,
         analysis=an_analysis(summary=EVIL, tasks={role: (EVIL,)}),
         insights=(Insight(1, None, EVIL, (), "somebody", 0),),
+        bulletins=(a_bulletin(EVIL),),
     )
     team = a_team("orchestrator", "developer")
     evil = texts(role, team, a_launch(spec, EVIL), told)
@@ -131,7 +149,7 @@ def test_what_the_user_has_written_stays_data(role: str) -> None:
     assert evil["role"] == calm["role"]
     assert "ignore all rules" not in evil["role"] + evil["reminder"]
     where = [line for line in evil["briefing"].splitlines() if "ignore all rules" in line or "Your role" in line]
-    assert len(where) == 4, "title, criterion, task, insight"
+    assert len(where) == 4 + (role == "orchestrator"), "title, criterion, task, insight, and what a project tells"
     assert all(line.count('"') >= 2 and not line.startswith("#") for line in where)
     assert "\x1b" not in evil["briefing"] and "{{ role }}" in evil["briefing"]
     assert cleaning.clean(evil["briefing"]) == evil["briefing"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from lib import claude
-from lib.claude import HookReport
+from lib.claude import refusals
+from lib.claude.hooks import HookReport
 from lib.models import LimitKind, Program, Refusal
 
 AT = datetime(2026, 11, 28, 18, 30, tzinfo=UTC)
@@ -59,7 +59,7 @@ HOOKS = [
 
 @pytest.mark.parametrize(("error", "words", "kind", "has_time"), HOOKS)
 def test_the_hook_of_a_refused_turn(error: str, words: str, kind: LimitKind, has_time: bool) -> None:
-    found = claude.refusal_of_hook(replace(FAILED, error=error, last_message=words), now=NOW)
+    found = refusals.of_hook(replace(FAILED, error=error, last_message=words), now=NOW)
     assert found == Refusal(kind, words, RESET * 1000 if has_time else None)
 
 
@@ -78,7 +78,7 @@ def test_the_hook_of_a_refused_turn(error: str, words: str, kind: LimitKind, has
     ],
 )
 def test_what_is_no_limit(report: HookReport) -> None:
-    assert claude.refusal_of_hook(report, now=NOW) is None
+    assert refusals.of_hook(report, now=NOW) is None
 
 
 def refusal_entry(**changed: Any) -> dict[str, Any]:
@@ -136,7 +136,7 @@ TRANSCRIPTS = [
 
 @pytest.mark.parametrize(("entries", "kind", "resets_at"), TRANSCRIPTS)
 def test_the_end_of_a_transcript(tmp_path: Path, entries: list[Any], kind: LimitKind, resets_at: int | None) -> None:
-    found = claude.last_refusal(written(tmp_path, SAID, *entries))
+    found = refusals.last(written(tmp_path, SAID, *entries))
     assert found is not None
     assert (found[0].kind, found[0].resets_at, found[1]) == (kind, resets_at, NOW)
 
@@ -156,7 +156,7 @@ def test_the_end_of_a_transcript(tmp_path: Path, entries: list[Any], kind: Limit
     ],
 )
 def test_a_transcript_without_a_limit_at_its_end(tmp_path: Path, entries: list[Any]) -> None:
-    assert claude.last_refusal(written(tmp_path, *entries)) is None
+    assert refusals.last(written(tmp_path, *entries)) is None
 
 
 # Measured: with a reset within a day the client goes on by itself, later it opens a dialog.
@@ -173,7 +173,7 @@ def test_a_transcript_without_a_limit_at_its_end(tmp_path: Path, entries: list[A
 )
 def test_who_goes_on_without_us(program: Program, kind: LimitKind, hours: int | None, does: bool) -> None:
     resets_at = None if hours is None else NOW + hours * HOUR_MS
-    assert claude.continues_by_itself(program, kind, resets_at, NOW) is does
+    assert refusals.continues_by_itself(program, kind, resets_at, NOW) is does
 
 
 @pytest.mark.parametrize(
@@ -189,4 +189,4 @@ def test_who_goes_on_without_us(program: Program, kind: LimitKind, hours: int | 
     ],
 )
 def test_that_it_has(report: HookReport, has: bool) -> None:
-    assert claude.has_continued_by_itself(report) is has
+    assert refusals.has_continued_by_itself(report) is has

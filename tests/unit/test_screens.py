@@ -13,9 +13,11 @@ from typing import NamedTuple
 import pytest
 
 from lib.judgement.screens import (
+    Dialog,
     Screen,
     ScreenKind,
     continues_by_itself,
+    dialog,
     ends_with_line,
     has_limit_dialog,
     limit,
@@ -358,3 +360,32 @@ class TestLimits:
         assert continues_by_itself(five.replace("Continuing automatically at 1:02am", "Continuing shortly")) is True
         assert continues_by_itself(capture("empty-")) is False
         assert continues_by_itself(capture("limit-seven-80x24-classic")) is None
+
+
+# -- questions --
+
+
+def asked(name: str) -> Dialog | None:
+    return dialog((Path(__file__).parent / "screens" / f"{name}.ansi").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("renderer", ["classic", "fullscreen"])
+@pytest.mark.parametrize("size", ["40x15", "80x24", "200x50"])
+class TestAQuestion:
+    def test_a_permission_has_its_choices(self, size: str, renderer: str) -> None:
+        found = asked(f"permission-{size}-{renderer}")
+        assert found and "rm -rf build" in found.text and "Do you want to proceed?" in found.text
+        assert [one.key for one in found.choices] == ["1", "2", "3", "4"]
+        assert found.choices[0].text == "Yes" and found.choices[3].text == "No"
+        assert found.choices[1].text.startswith("Yes, and always allow access to")
+
+    def test_a_choice_that_takes_a_text_is_none_for_a_key(self, size: str, renderer: str) -> None:
+        found = asked(f"question-{size}-{renderer}")
+        assert found and "Which database?" in found.text
+        assert [(one.key, one.text) for one in found.choices] == [("1", "SQLite A file"), ("2", "Postgres A server")]
+
+
+@pytest.mark.parametrize("name", ["empty", "busy", "draft", "shell", "editor", "transcript", "quoted", "help"])
+def test_what_asks_nothing_is_no_question(name: str) -> None:
+    assert asked(f"{name}-80x24-classic") is None
+    assert asked(f"{name}-80x24-fullscreen") is None

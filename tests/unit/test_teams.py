@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +55,25 @@ def test_named_roles_are_the_team(given_roles: tuple[str, ...], roles: tuple[str
     assert team(roles=given_roles) == roles
     # They win over everything else.
     assert team(roles=given_roles, team_type="system_deployment", size="small", plan="pro") == roles
+
+
+ORDER = [
+    # Roles go before a type, and a type before what the spec says; the smaller of size and plan cuts the team.
+    ({"plan": "pro"}, 3, "code_project"),
+    ({"plan": "pro", "size": "small"}, 3, "code_project"),
+    ({"plan": "console", "size": "medium"}, 5, "code_project"),
+    ({"plan": "console", "size": "large", "team_type": "system_deployment"}, 8, "system_deployment"),
+    ({"plan": "pro", "size": "large", "team_type": "system_deployment"}, 3, "system_deployment"),
+    ({"plan": "pro", "size": "small", "team_type": "system_deployment", "roles": ("tester,devops,sysadmin",)}, 4, None),
+]
+
+
+@pytest.mark.parametrize(("said", "count", "kind"), ORDER)
+def test_who_says_more_exactly_goes_first(said: dict[str, Any], count: int, kind: str | None) -> None:
+    found = choose("Write code.", known_roles=list(ROLES), types=TYPES, plans=FIGURES, **said)
+    assert len(found.roles) == count
+    of_kind = TYPES[kind].roles[:count] if kind else ("orchestrator", "tester", "devops", "sysadmin")
+    assert set(found.roles) == set(of_kind)
 
 
 REFUSED = [

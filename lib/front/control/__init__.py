@@ -4,6 +4,26 @@ from __future__ import annotations
 
 from lib.front import cli
 
+#: Which module of this folder has which verbs.
+VERBS = {
+    "budget": ("budget",),
+    "commits": ("why", "audit"),
+    "costs": ("costs",),
+    "criteria": ("criteria",),
+    "doctor": ("doctor",),
+    "fleet": ("fleet",),
+    "handovers": ("handovers",),
+    "hub": ("compliance",),
+    "insights": ("insight", "related"),
+    "mail": ("send", "inbox", "messages", "resend"),
+    "monitor": ("monitor",),
+    "progress": ("complete", "depend", "request-authorization", "authorize"),
+    "replay": ("replay",),
+    "report": ("report",),
+    "team": ("status", "attach", "screen", "answer", "pause", "resume", "stop"),
+    "timeline": ("timeline", "moment"),
+}
+
 
 @cli.group(
     examples="""
@@ -12,38 +32,8 @@ from lib.front import cli
     claude_control.py attach webapp-impl:tester
     claude_control.py costs webapp-impl
     claude_control.py stop webapp-impl
-    """
+    """,
+    modules={verb: f"{__name__}.{module}" for module, verbs in VERBS.items() for verb in verbs},
 )
 def main() -> None:
     """See the agents and talk to them."""
-
-
-# The verbs register themselves with `main`.
-from lib.front.control import (  # noqa: E402
-    budget,
-    commits,
-    costs,
-    criteria,
-    hub,
-    insights,
-    mail,
-    monitor,
-    progress,
-    report,
-    team,
-)
-
-__all__ = [
-    "budget",
-    "commits",
-    "costs",
-    "criteria",
-    "hub",
-    "insights",
-    "mail",
-    "main",
-    "monitor",
-    "progress",
-    "report",
-    "team",
-]

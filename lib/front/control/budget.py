@@ -50,7 +50,7 @@ def token_count(text: str) -> int:
 @click.option(
     "--per",
     type=click.Choice([str(per) for per in BudgetPer]),
-    help="For all of the orchestration (default of set), or for each day.",
+    help="For all of the orchestration (default of set), for each day, or for all teams of its account each day.",
 )
 @click.option("--role", metavar="ROLE", help="Of one role; without it of the whole team.")
 @cli.pass_output
@@ -70,6 +70,8 @@ def budget(
     """
     if action not in _ACTIONS:
         raise Usage(f"budget takes {', '.join(_ACTIONS)}, not {action!r}", hint="claude_control.py budget --help")
+    if role is not None and per == BudgetPer.ACCOUNT_DAY:
+        raise Usage("what all teams of an account spend is of no role", hint="leave out --role")
     desk = caller()
     if action == "show":
         _show(output, desk, session)
@@ -155,6 +157,9 @@ def _line(desk: Caller, one: Budget) -> str:
 
     used, bill = budgets.used(desk.db, one)
     line = f"{budgets.words(one)}, {budgets.amount_text(used, one.unit)} used ({used / one.limit:.0%}), {one.status}"
+    if one.per is BudgetPer.ACCOUNT_DAY:
+        own = bill.usd if one.unit is BudgetUnit.USD else float(bill.usage.tokens)
+        line += f"; {budgets.amount_text(own, one.unit)} of it on this machine" if own < used else ""
     if bill.unpriced and one.unit is BudgetUnit.USD:
         unseen = prices.short(sum(bill.unpriced.values()))
         line += f"; {unseen} tokens of {', '.join(sorted(bill.unpriced))} have no price and are not in it"

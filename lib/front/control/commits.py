@@ -14,7 +14,7 @@ from lib.front import cli
 from lib.front.cli import Output
 from lib.front.control import main
 from lib.front.control.desk import caller
-from lib.front.control.hub import moment
+from lib.front.times import time_of
 from lib.models import Event, Message, MessageKind
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def audit(output: Output, session: str | None, since: str) -> None:
     """Show what git has refused to agents, and where they went around its checks."""
     from lib import boundaries  # noqa: PLC0415 - the view's own room
 
-    db, start = caller().db, moment(since, now=host.now_ms())
+    db, start = caller().db, time_of(since, now=host.now_ms())
     teams = orchestrations.named(db, session) if session else orchestrations.every(db)
     if session and not teams:
         raise NotFound(f"no team in session {session!r}", hint="claude_control.py status")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,9 @@ from lib.front import cli
 from lib.front.cli import Output
 from lib.front.control import main
 from lib.front.control.desk import Caller, caller
-from lib.front.control.hub import moment
 from lib.front.control.mail import clock
+from lib.front.times import time_of
+from lib.records import dataclass
 
 if TYPE_CHECKING:
     from lib.judgement.prices import Bill
@@ -31,7 +31,8 @@ def _day(one: Spent) -> str:
     return datetime.fromtimestamp(one.quarter / 1000).strftime("%Y-%m-%d")
 
 
-_BY: dict[str, Callable[[Spent], str]] = {
+#: By what costs are added up.
+BY: dict[str, Callable[[Spent], str]] = {
     "agent": lambda one: f"{one.session}:{one.role}",
     "role": lambda one: one.role,
     "day": _day,
@@ -40,7 +41,7 @@ _BY: dict[str, Callable[[Spent], str]] = {
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """What the table shows: a bill for each name, the bill of all, and what else has to be said."""
 
     bills: dict[str, Bill]
@@ -57,7 +58,7 @@ class _Found:
     """,
 )
 @click.argument("session", required=False)
-@click.option("--by", type=click.Choice(list(_BY)), default="agent", help="A line for each of these (default agent).")
+@click.option("--by", type=click.Choice(list(BY)), default="agent", help="A line for each of these (default agent).")
 @click.option("--since", metavar="TIME", help="1d, 2h, 30m, or an ISO time; rounded to a quarter of an hour.")
 @cli.pass_output
 def costs(output: Output, session: str | None, by: str, since: str | None) -> None:
@@ -67,9 +68,9 @@ def costs(output: Output, session: str | None, by: str, since: str | None) -> No
     """
     desk, now = caller(), host.now_ms()
     team = _team(desk, session) if session else None
-    start = moment(since, now=now) if since else 0
-    found = _look(desk, team, by, start, now)
-    output.answer("\n".join(_lines(found, _title(team, start), by)), _data(found, by, team))
+    start = time_of(since, now=now) if since else 0
+    found = look(desk, team, by, start, now)
+    output.answer("\n".join(_lines(found, _title(team, start), by)), as_data(found, by, team))
 
 
 def _team(desk: Caller, session: str) -> Orchestration:
@@ -81,7 +82,8 @@ def _team(desk: Caller, session: str) -> Orchestration:
     return named[-1]
 
 
-def _look(desk: Caller, team: Orchestration | None, by: str, since: int, now: int) -> _Found:
+def look(desk: Caller, team: Orchestration | None, by: str, since: int, now: int) -> Found:
+    """What was spent since a time (UTC milliseconds), of a team or of all, a bill for each name `by`."""
     from lib import analysis, templates  # noqa: PLC0415 - the verbs beside this one need them not
     from lib.judgement import prices  # noqa: PLC0415 - the verbs beside this one need them not
     from lib.spending import growth, ledger  # noqa: PLC0415 - the verbs beside this one need them not
@@ -91,7 +93,7 @@ def _look(desk: Caller, team: Orchestration | None, by: str, since: int, now: in
     price_list, rows = templates.price_list(), defaultdict(list)
     everything = ledger.spent(desk.db, orchestration=team_id, since=since)
     for one in everything:
-        rows[_BY[by](one)].append(one.item)
+        rows[BY[by](one)].append(one.item)
     total = prices.bill(price_list, [one.item for one in everything])
     notes = [
         f"no price known for {model}: {prices.short(count)} tokens" for model, count in sorted(total.unpriced.items())
@@ -101,9 +103,19 @@ def _look(desk: Caller, team: Orchestration | None, by: str, since: int, now: in
     notes += [f"{summaries} times a conversation was summarised: what that used is told nowhere"] if summaries else []
     if before := analysis.cost(desk.db, orchestration=team_id, since=since):
         notes.append(f"analyses before launches cost ${before:.2f} more, which no budget counts")
+    notes += _of_fleet(desk, now) if team is None else []
     if not is_all:
         notes.append("transcripts are still being counted: the scheduler goes on with them")
-    return _Found({name: prices.bill(price_list, rows[name]) for name in sorted(rows)}, total, notes)
+    return Found({name: prices.bill(price_list, rows[name]) for name in sorted(rows)}, total, notes)
+
+
+def _of_fleet(desk: Caller, now: int) -> list[str]:
+    """What all hosts of a fleet have spent on the accounts of this one, beside what this machine has."""
+    from lib.fleet import views  # noqa: PLC0415 - as in `look`
+
+    seen = views.look_if_any(desk.db, desk.home, now=now)
+    shared = [one for one in seen.accounts if len(one.hosts) > 1 and one.total.tokens] if seen else []
+    return [f"in the fleet today (UTC): {one.spent}" for one in shared]
 
 
 def _title(team: Orchestration | None, since: int) -> str:
@@ -111,7 +123,7 @@ def _title(team: Orchestration | None, since: int) -> str:
     return f"{what}, {f'since {clock(since)}' if since else 'since the beginning'}, in US dollars at list prices"
 
 
-def _lines(found: _Found, title: str, by: str) -> list[str]:
+def _lines(found: Found, title: str, by: str) -> list[str]:
     if not found.bills:
         return [title, "nothing was spent by agents" if found.notes else "nothing was spent", *found.notes]
     width = min(_LONGEST_NAME, max(len(by), *map(len, found.bills), len("total")))
@@ -121,7 +133,7 @@ def _lines(found: _Found, title: str, by: str) -> list[str]:
 
 
 def _bill_line(name: str, width: int, one: Bill) -> str:
-    from lib.judgement.prices import short  # noqa: PLC0415 - as in `_look`
+    from lib.judgement.prices import short  # noqa: PLC0415 - as in `look`
 
     share, used = one.supervision_share, one.usage
     return _line(
@@ -146,7 +158,8 @@ def dollars(one: Bill) -> str:
     return f"{one.usd:,.2f}{'+' if one.unpriced else ''}"
 
 
-def _data(found: _Found, by: str, team: Orchestration | None) -> dict[str, Any]:
+def as_data(found: Found, by: str, team: Orchestration | None) -> dict[str, Any]:
+    """The same for --json."""
     return {
         "by": by,
         "session": team.session if team else None,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lib import agents, criteria, host, orchestrations, store
-from lib.errors import NotFound, OrchestratorError, Usage
+from lib.errors import ExitCode, NotFound, OrchestratorError, Usage
 from lib.front import cli
 from lib.front.cli import Output
 from lib.front.control import main
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from lib.criteria import Criterion
     from lib.models import Orchestration
 
+#: How often it is looked whether a check has ended.
+_LOOK_AGAIN_SECONDS = 0.1
 _ACTIONS = ("list", "close", "reopen", "check")
 
 
@@ -31,16 +34,23 @@ _ACTIONS = ("list", "close", "reopen", "check")
     claude_control.py criteria webapp-impl
     claude_control.py criteria close C2 --reason "Looked at the page in light and dark"
     claude_control.py criteria reopen C2 webapp-impl
-    claude_control.py criteria check webapp-impl
+    claude_control.py criteria check webapp-impl --wait 600
     """,
 )
 @click.argument("words", metavar="[list|close|reopen|check] [C1 ...] [SESSION]", nargs=-1)
 @click.option("--reason", metavar="TEXT", help="With close: how it was seen that it holds.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="With check: wait so long for the checks.",
+)
 @cli.pass_output
-def criteria_verb(output: Output, words: tuple[str, ...], reason: str | None) -> None:
+def criteria_verb(output: Output, words: tuple[str, ...], reason: str | None, wait: float | None) -> int:
     """Show when the work is done and what shows it; close by hand what nothing checks, and have checks run.
 
-    The Orchestrator closes what has no check, a person anything. docs/criteria.md tells more.
+    The Orchestrator closes what has no check, a person anything. With --wait it fails when a check does.
+    docs/criteria.md tells more.
     """
     action = words[0] if words and words[0] in _ACTIONS else "list"
     rest = words[1:] if words and words[0] in _ACTIONS else words
@@ -52,15 +62,18 @@ def criteria_verb(output: Output, words: tuple[str, ...], reason: str | None) ->
             f"unexpected words: {' '.join(words)}" if words else "--reason goes with close",
             hint='claude_control.py criteria close C2 [SESSION] --reason "..."',
         )
+    if wait is not None and action != "check":
+        raise Usage("--wait goes with check", hint="claude_control.py criteria check --wait 600")
     desk = caller()
     team = _team(desk, sessions[0] if sessions else None)
     if action == "list":
         found = criteria.of_orchestration(desk.db, team.id)
         output.answer(_text(desk, team, found), _data(desk, team, found))
-        return
+        return ExitCode.DONE
     orchestrations.check_runs(team)
     _check_may_decide(desk, team, action)
     if action == "check":
+        before = criteria.newest_check(desk.db)
         said: str = _ask_for_checks(desk, team)
         changed = criteria.of_orchestration(desk.db, team.id)
     else:
@@ -69,7 +82,12 @@ def criteria_verb(output: Output, words: tuple[str, ...], reason: str | None) ->
         said = "\n".join(f"{team.session}: {_line(one)}" for one in changed)
     host.wake(desk.home)
     ensure_scheduler(output, desk)
+    if wait is not None:
+        changed = _checked(output, desk, team, before, wait)
+        said = _text(desk, team, changed)
     output.answer(said, _data(desk, team, changed))
+    has_failed = wait is not None and any(one.state is CriterionState.FAILS for one in changed)
+    return ExitCode.FAILED if has_failed else ExitCode.DONE
 
 
 def _team(desk: Caller, session: str | None) -> Orchestration:
@@ -120,6 +138,28 @@ def _ask_for_checks(desk: Caller, team: Orchestration) -> str:
     return f"{team.session}: {', '.join(checked)} {'is' if len(checked) == 1 else 'are'} checked at its integration now"
 
 
+def _checked(output: Output, desk: Caller, team: Orchestration, before: int, seconds: float) -> list[Criterion]:
+    """The criteria when all checks have run anew, when they cannot be run, or when the time is over."""
+    from lib.front import progress  # noqa: PLC0415 - only who waits needs it
+
+    wanted = {one.id for one in criteria.of_orchestration(desk.db, team.id) if one.command and not one.closing}
+    deadline, told = time.monotonic() + seconds, set[str]()
+    was = criteria.judging_of(desk.db, team.id)
+    with progress.counted(output, "the criteria are checked", len(wanted)) as tell:
+        while True:
+            found = criteria.of_orchestration(desk.db, team.id)
+            new = {one.id: one for one in found if one.id in wanted and one.last and one.last.id > before}
+            for name in sorted(new.keys() - told):
+                tell(f"{name} {new[name].state}")
+            told |= new.keys()
+            judging = criteria.judging_of(desk.db, team.id)
+            is_done = judging is None or judging.done >= judging.wanted
+            is_in_trouble = judging is not None and judging.trouble not in (None, was and was.trouble)
+            if told >= wanted or is_done or is_in_trouble or time.monotonic() > deadline:
+                return found
+            time.sleep(_LOOK_AGAIN_SECONDS)
+
+
 # -- what is shown --
 
 
@@ -128,7 +168,7 @@ def _text(desk: Caller, team: Orchestration, found: Sequence[Criterion]) -> str:
         return f"{team.session}: its spec has no criteria"
     lines = [f"{team.session}: {criteria.count(found)}"]
     for one in found:
-        lines += [f"  {_line(one)}", f"      {_evidence(one)}"]
+        lines += [f"  {_line(one)}", f"      {criteria.evidence(one, when=_when)}"]
         if one.state is CriterionState.FAILS and one.last and one.last.output:
             lines += [f"        {line}" for line in one.last.output.splitlines()[-5:]]
     judging = criteria.judging_of(desk.db, team.id)
@@ -139,16 +179,6 @@ def _text(desk: Caller, team: Orchestration, found: Sequence[Criterion]) -> str:
 
 def _line(one: Criterion) -> str:
     return f"{one.id:4} {one.state:14}  {one.text}"
-
-
-def _evidence(one: Criterion) -> str:
-    if closing := one.closing:
-        return f"by {closing.by} at {closing.commit[:12]}, {_when(closing.at)}: {closing.reason}"
-    if one.last:
-        seconds = one.last.duration_ms / 1000
-        left = f"`{one.command}` left with {one.last.exit_code} after {seconds:.1f} s"
-        return f"{left} at {one.last.commit[:12]}, {_when(one.last.at)}"
-    return f"not checked yet: `{one.command}`" if one.command else "nothing checks it: close it by hand"
 
 
 def _when(at: int) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from lib import agents, config, delivery, store
+from lib import agents, config, delivery, service, store
 from lib.front.cli import Output
 from lib.models import Agent
+from lib.records import dataclass
 from lib.tmux import Tmux
 
 #: The sender of what a person sends from a shell.
@@ -34,7 +33,5 @@ def caller() -> Caller:
 
 def ensure_scheduler(output: Output, desk: delivery.Desk) -> None:
     """Something waits to be done later: have somebody who does it, or say that nobody will."""
-    from lib import daemon  # noqa: PLC0415 - what has been done already need not pay its import
-
-    if sentence := daemon.ensure(desk.home):
+    if sentence := service.ensure(desk.home):
         output.say(sentence)

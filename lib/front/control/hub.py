@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from lib import host, hub
-from lib.errors import Usage
 from lib.front import cli
 from lib.front.cli import Output
 from lib.front.control import main
 from lib.front.control.desk import caller
 from lib.front.control.mail import clock
+from lib.front.times import time_of
 from lib.models import Event
 
-_UNITS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _VERDICTS = {"allow": "sent", "refuse": "refused", "hub": "rerouted"}
-
-
-def moment(text: str, *, now: int) -> int:
-    """The time (UTC milliseconds) that `1d`, `2h`, `30m` before now or an ISO time names. Raises `Usage`.
-
-    An ISO time without a zone is local.
-    """
-    if found := re.fullmatch(r"([0-9]{1,6})([mhdw])", text):
-        return now - int(found[1]) * _UNITS[found[2]]
-    try:
-        return int(datetime.fromisoformat(text).astimezone(UTC).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise Usage(f"TIME must be like 1d, 2h, 30m or 2030-01-31T08:00, not {text!r}") from None
 
 
 @cli.verb(
@@ -46,7 +31,7 @@ def moment(text: str, *, now: int) -> int:
 @cli.pass_output
 def compliance(output: Output, since: str, session: str | None) -> None:
     """Show what was sent through the hub and what the policy decided, a line each."""
-    start = moment(since, now=host.now_ms())
+    start = time_of(since, now=host.now_ms())
     found = hub.compliance(caller().db, since=start, session=session)
     output.answer("\n".join(_line(event) for event in found) or "nothing was routed", [_data(event) for event in found])
 

@@ -45,6 +45,7 @@ def message_text(words: Sequence[str], path: Path | None = None) -> str:
     claude_control.py send webapp-impl:developer --file notes.md
     claude_control.py send webapp-impl:developer --priority high "The API has changed"
     claude_control.py send webapp-impl:developer --command /compact
+    claude_control.py send build-1/webapp-impl:developer "The API is at v2"
     claude_control.py send --hub webapp-impl:tester "Deployed the API to staging"
     """,
     text_arguments=True,
@@ -80,15 +81,15 @@ def send(
 ) -> int:
     """Send a message to an agent and see it arrive. MESSAGE may be - for standard input.
 
-    TARGET is SESSION:ROLE, SESSION:WINDOW, a pane id, or inside a team just a role. News are what a message says
-    of completion, deployment and failure (docs/hub-and-spoke.md).
+    TARGET is SESSION:ROLE, SESSION:WINDOW, a pane id, or inside a team just a role; on another host of the fleet
+    HOST/SESSION:ROLE. News are what a message says of completion, deployment and failure (docs/hub-and-spoke.md).
     """
     if no_enforce and not through_hub:
         raise Usage("--no-enforce only says something with --hub")
     desk = caller()
     sent = hub.send(
         desk,
-        agents.resolve(desk.db, desk.tmux, target, sender=desk.agent),
+        hub.recipient(desk, target, sender=desk.agent),
         message_text(words, path),
         caller=desk.agent,
         sender=desk.name,
@@ -99,14 +100,14 @@ def send(
         through_hub=through_hub,
         enforce=not no_enforce,
     )
-    output.answer(what_is_known_of(desk, sent), _data_of(desk, sent))
+    output.answer(what_is_known_of(desk, sent), data_of_sent(desk, sent))
     return _see_to(output, desk, sent.message, sent.copy)
 
 
 def tell(output: Output, desk: delivery.Desk, message: Message) -> int:
     """Print what is known of a message, have the rest done later, and return the exit code."""
     agent = agents.get(desk.db, message.agent_id)
-    output.answer(what_is_known(message, agent), _data(message, agent))
+    output.answer(what_is_known(message, agent), data_of(message, agent))
     return _see_to(output, desk, message)
 
 
@@ -147,20 +148,22 @@ def _progress(message: Message) -> str:
             return f"{message.status}: {message.reason or 'delivered, not confirmed'}"
 
 
-def _data_of(desk: delivery.Desk, sent: hub.Sent) -> dict[str, Any]:
-    data = _data(sent.message, agents.get(desk.db, sent.message.agent_id))
+def data_of_sent(desk: delivery.Desk, sent: hub.Sent) -> dict[str, Any]:
+    """A message that was sent under the policy, for --json."""
+    data = data_of(sent.message, agents.get(desk.db, sent.message.agent_id))
     if sent.route:
         data |= {
             "intended": sent.intended.target,
             "class": sent.route.classification.message_class,
             "rule": sent.route.rule,
             "verdict": sent.route.verdict.action,
-            "copy": _data(sent.copy, agents.get(desk.db, sent.copy.agent_id)) if sent.copy else None,
+            "copy": data_of(sent.copy, agents.get(desk.db, sent.copy.agent_id)) if sent.copy else None,
         }
     return data
 
 
-def _data(message: Message, agent: Agent) -> dict[str, Any]:
+def data_of(message: Message, agent: Agent) -> dict[str, Any]:
+    """A message for --json."""
     return {**vars(message), "target": agent.target, "priority": message.priority.name.lower()}
 
 
@@ -209,7 +212,7 @@ def _list(output: Output, desk: delivery.Desk, found: list[Message]) -> None:
         lines.append(
             f"{message.id:>5}  {clock(message.queued_at)}  {message.status:12}  {who:45}  {first[:60]}{reason}"
         )
-    data = [_data(message, agents.get(desk.db, message.agent_id)) for message in found]
+    data = [data_of(message, agents.get(desk.db, message.agent_id)) for message in found]
     output.answer("\n".join(lines) or "no messages", data)
 
 
@@ -218,7 +221,7 @@ def _show(output: Output, desk: delivery.Desk, message: Message) -> None:
     past = store.events(desk.db, message=message.id)
     lines = [f"message {message.id} from {message.sender} to {agent.target}: {message.status}"]
     lines += [f"  {clock(event.at)}  {history.step(event)}" for event in past]
-    data = {**_data(message, agent), "history": [vars(event) for event in past]}
+    data = {**data_of(message, agent), "history": [vars(event) for event in past]}
     output.answer("\n".join([*lines, "", message.body]), data)
 
 

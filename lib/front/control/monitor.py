@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -56,10 +55,10 @@ def monitor(output: Output, session: str | None, interval: float) -> None:
 
 
 def _look(desk: Caller, session: str | None) -> tuple[int, list[OrchestrationStatus], bool]:
-    from lib import daemon, status  # noqa: PLC0415 - the view's own rooms
+    from lib import service, status  # noqa: PLC0415 - the view's own rooms
 
     now = host.now_ms()
-    return now, status.snapshot(desk.db, now=now, session=session), daemon.running(desk.home) is not None
+    return now, status.snapshot(desk.db, now=now, session=session), service.running(desk.home) is not None
 
 
 def _print(output: Output, desk: Caller, session: str | None, seconds: float) -> None:
@@ -70,7 +69,7 @@ def _print(output: Output, desk: Caller, session: str | None, seconds: float) ->
         now, found, is_running = _look(desk, session)
         if output.json:
             data = {"at": now, "orchestrations": status.as_data(found), "scheduler_runs": is_running}
-            click.echo(json.dumps(data, ensure_ascii=False))
+            click.echo(cli.as_json(data))
         else:
             click.echo(f"{clock(now)}\n{status.as_text(found, now=now)}\n")
         sys.stdout.flush()
@@ -92,7 +91,8 @@ def picture(now: int, teams: list[OrchestrationStatus], is_running: bool, *, how
         parts += [Text(), Text(" no team is running: auto_orchestrate.py --spec SPEC, or --demo")]
     for team in teams:
         state = Text(team.status.replace("_", " "), style="green" if team.status == "running" else "yellow")
-        head = live.spread(Text.assemble((team.session, "bold cyan"), f"  {team.title}"), state)
+        met = (f"criteria {team.criteria.share}   ", "bright_black") if team.criteria.total else ""
+        head = live.spread(Text.assemble((team.session, "bold cyan"), f"  {team.title}"), Text.assemble(met, state))
         _, why = need_of(team)
         shown = [head, Text(why, style="yellow")] if why else [head]
         parts += [Text(), *(Padding(one, (0, 0, 0, 1)) for one in (*shown, _table(team, now)))]

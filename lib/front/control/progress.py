@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import click
@@ -95,16 +97,17 @@ def report(
     """Record a completion and bring what it sends. Returns it, and a sentence about it."""
     from lib import reports  # noqa: PLC0415 - asks git, which the other verbs need not
 
-    made = reports.complete(
-        desk.db,
-        agent,
-        summary,
-        caller=desk.agent,
-        sender=desk.name,
-        now=host.now_ms(),
-        check=check,
-        check_seconds=check_seconds,
-    )
+    with _checking(output, check, check_seconds):
+        made = reports.complete(
+            desk.db,
+            agent,
+            summary,
+            caller=desk.agent,
+            sender=desk.name,
+            now=host.now_ms(),
+            check=check,
+            check_seconds=check_seconds,
+        )
     host.wake(desk.home)  # the merge hub or the errand of the criteria has something to do
     if made.waits_for:
         ensure_scheduler(output, desk)  # somebody has to check, and to tell of it
@@ -125,6 +128,14 @@ def report(
     if told:
         said.append(f"told {', '.join(told)}, who waited for it")
     return made, "; ".join(said)
+
+
+def _checking(output: Output, check: str | None, seconds: float) -> AbstractContextManager[None]:
+    if check is None:
+        return contextlib.nullcontext()
+    from lib.front import progress  # noqa: PLC0415 - only who waits needs it
+
+    return progress.waiting(output, f"the check runs, for {seconds:g} s at most: {check}")
 
 
 @cli.verb(main, examples="claude_control.py depend tester --on developer")

@@ -17,10 +17,13 @@ from lib.front.cli import Output
 from lib.front.control import main
 from lib.front.control.costs import dollars
 from lib.front.control.desk import caller
+from lib.front.control.handovers import answered_words, lane_data, told_words, why_none
 from lib.models import DeliveryStatus, Program
 
 if TYPE_CHECKING:
+    from lib.criteria import Criterion
     from lib.dossier import Dossier
+    from lib.judgement.durations import LaneTimes
     from lib.judgement.prices import Bill
 
 _ENDINGS = (".md", ".html")
@@ -85,6 +88,7 @@ def _time(at: int, how: str = "%Y-%m-%d %H:%M") -> str:
 
 def _told(one: Dossier) -> dict[str, Any]:
     """A dossier in the words and places of a report."""
+    from lib import criteria  # noqa: PLC0415 - as in `report`
     from lib.dossier import MOST_COMMITS  # noqa: PLC0415 - as in `report`
     from lib.status import ago  # noqa: PLC0415 - as in `report`
 
@@ -103,6 +107,10 @@ def _told(one: Dossier) -> dict[str, Any]:
         "work": _work(one),
         "spent": _spent(one.total, team.program),
         "messages": _messages(one),
+        "criteria_counts": _sentence(str(criteria.count(one.criteria)) if one.criteria else "its spec has no criteria"),
+        "criteria": [_criterion(found) for found in one.criteria],
+        "handovers": [_lane(lane) for lane in one.lanes],
+        "no_handovers": _sentence(why_none(one.lanes)),
         "agents": list(_agents(one)),
         "commits": [{"id": commit.id, "subject": commit.subject} for commit in one.commits[:MOST_COMMITS]],
         "more_commits": max(0, len(one.commits) - MOST_COMMITS),
@@ -114,6 +122,10 @@ def _told(one: Dossier) -> dict[str, Any]:
         "bars": list(_bars(one)),
         "most": f"{max(one.spent_parts):,.2f} $",
     }
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}." if words else ""
 
 
 def _work(one: Dossier) -> str:
@@ -133,13 +145,33 @@ def _spent(bill: Bill, program: str) -> str:
     return f"{dollars(bill)} US dollars at list prices, {short(bill.usage.tokens)} tokens in {bill.answers} answers"
 
 
+def _criterion(one: Criterion) -> dict[str, Any]:
+    from lib import criteria  # noqa: PLC0415 - as in `report`
+
+    shown = one.closing or one.last
+    return {
+        **{"id": one.id, "text": one.text, "state": one.state, "check": one.command},
+        "exit_code": one.last.exit_code if one.last and not one.closing else None,
+        "commit": shown.commit if shown else None,
+        **{"at": shown.at if shown else None, "time": _time(shown.at) if shown else ""},
+        "closed_by": one.closing.by if one.closing else None,
+        "reason": one.closing.reason if one.closing else None,
+        "evidence": criteria.evidence(one, when=_time),
+    }
+
+
+def _lane(one: LaneTimes) -> dict[str, Any]:
+    return {**lane_data(one), "told_words": told_words(one), "answered_words": answered_words(one)}
+
+
 def _messages(one: Dossier) -> str:
     found = one.traffic
     arrived = sum(found.arrived.values())
     failed = f", {found.failed} failed" if found.failed else ""
-    if found.median is None:
+    if found.took.median is None:
         return f"none arrived{failed}"
-    return f"{arrived} arrived, half of them within {found.median:g} s, the slowest after {found.longest:g} s{failed}"
+    within, after = found.took.median, found.took.longest
+    return f"{arrived} arrived, half of them within {within:g} s, the slowest after {after:g} s{failed}"
 
 
 def _agents(one: Dossier) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -10,7 +10,7 @@ import click
 from lib import clearing, config, host, orchestrations
 from lib.clearing import Cleared, Remains
 from lib.errors import ExitCode, OrchestratorError, Usage
-from lib.front import cli
+from lib.front import cli, progress
 from lib.front.cli import Output
 from lib.front.syncing import main
 from lib.front.syncing.desk import Desk, desk, of_session
@@ -38,17 +38,15 @@ def clean(output: Output, session: str | None, yes: bool, ignored_too: bool) -> 
     lines: list[str] = []
     data: list[dict[str, Any]] = []
     has_failed = False
-    for found in _ended(here, session):
-        try:
-            left = clearing.remains_of(here.db, found, ignored_too=ignored_too)
-        except OrchestratorError as error:
-            lines.append(f"{found.session}: {error.sentence}")
+    for found, left, problem in _looked_at(output, here, session, ignored_too):
+        if problem:
+            lines.append(f"{found.session}: {problem}")
             has_failed = True
-            continue
         if left:
             lines.append(f"{found.session} ({found.id}, {found.status}), project {found.project}")
-        if yes:
-            cleared = [_clear(here, one, ignored_too) for one in left]
+        if yes and left:
+            with progress.counted(output, f"what {found.session} has left is removed", len(left)) as tell:
+                cleared = [_clear(here, one, ignored_too, tell) for one in left]
             has_failed |= any(one.problem and not one.remains.obstacles for one in cleared)
             lines += [line for one in cleared for line in _cleared_lines(one, days)]
             data += [_data(found, one.remains, one) for one in cleared]
@@ -71,10 +69,28 @@ def _ended(here: Desk, session: str | None) -> Sequence[Orchestration]:
     return [one for one in found if one.status not in LIVE]
 
 
-def _clear(here: Desk, one: Remains, ignored_too: bool) -> Cleared:
+def _looked_at(
+    output: Output, here: Desk, session: str | None, ignored_too: bool
+) -> list[tuple[Orchestration, Sequence[Remains], str | None]]:
+    """What each ended team has left, or why that could not be looked at."""
+    teams, found = _ended(here, session), list[tuple[Orchestration, Sequence[Remains], str | None]]()
+    with progress.counted(output, "what ended teams have left is looked at", len(teams)) as tell:
+        for one in teams:
+            try:
+                found.append((one, clearing.remains_of(here.db, one, ignored_too=ignored_too), None))
+            except OrchestratorError as error:
+                found.append((one, (), error.sentence))
+            tell(one.session)
+    return found
+
+
+def _clear(here: Desk, one: Remains, ignored_too: bool, tell: Callable[[str], None]) -> Cleared:
     if one.obstacles:
-        return Cleared(one, problem="; ".join(one.obstacles))
-    return clearing.clear(here.db, here.home, one, ignored_too=ignored_too, now=host.now_ms())
+        cleared = Cleared(one, problem="; ".join(one.obstacles))
+    else:
+        cleared = clearing.clear(here.db, here.home, one, ignored_too=ignored_too, now=host.now_ms())
+    tell(one.agent.role)
+    return cleared
 
 
 def _what(one: Remains) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
 from pathlib import Path
 
 from lib import agents, config, orchestrations, store
 from lib.errors import NotFound
 from lib.models import Orchestration
+from lib.records import dataclass
 from lib.tmux import Tmux
 
 

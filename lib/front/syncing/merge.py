@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
 
-from lib import agents, criteria, daemon, host, orchestrations, store
-from lib.errors import NotFound, OrchestratorError
-from lib.front import cli
+from lib import agents, criteria, host, orchestrations, service, store
+from lib.errors import ExitCode, NotFound, OrchestratorError
+from lib.front import cli, progress
 from lib.front.cli import Output
 from lib.front.syncing import main
 from lib.front.syncing.desk import Desk, desk, team
 from lib.git import merges, removals
 from lib.merging import candidates, hub, integrations, judging
 from lib.models import LIVE, OFFERED, WENT_BACK, Agent, Candidate, CandidateStatus, Orchestration, OrchestrationStatus
+from lib.records import dataclass
+
+#: How often it is looked whether the merge hub has come to an end.
+_LOOK_AGAIN_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -32,36 +37,42 @@ class Offer:
     main,
     examples="""
     sync_coordinator.py merge webapp-impl --dry-run
-    sync_coordinator.py merge webapp-impl --role developer
+    sync_coordinator.py merge webapp-impl --role developer --wait 600
     sync_coordinator.py merge
     """,
 )
 @click.argument("session", required=False)
 @click.option("--role", metavar="ROLE", help="Only this role's branch.")
 @click.option("--dry-run", is_flag=True, help="Say what would merge cleanly, and change nothing.")
+@click.option(
+    "--wait", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Wait so long for what becomes of it."
+)
 @cli.pass_output
-def merge(output: Output, session: str | None, role: str | None, dry_run: bool) -> None:
+def merge(output: Output, session: str | None, role: str | None, dry_run: bool, wait: float) -> int:
     """Offer what agents have committed to the merge hub, which checks it and brings it together.
 
-    In an agent's window it offers that agent's own branch.
+    In an agent's window it offers that agent's own branch. With --wait it fails when something goes back to its author.
     """
     here = desk()
     found = team(here, session)
     chosen = _chosen(here, found, role, is_offer=not dry_run)
     if dry_run:
         _show_what_would(output, found, chosen)
-        return
+        return ExitCode.DONE
     offers = _offer(here, found, chosen)
-    lines = [_offer_line(one) for one in offers]
-    if _deliver_again(here, found):
-        lines.append("its delivery is tried again")
+    is_again = _deliver_again(here, found)
     host.wake(here.home)
-    if integrations.due(here.db, now=host.now_ms()) and (sentence := daemon.ensure(here.home)):
+    if integrations.due(here.db, now=host.now_ms()) and (sentence := service.ensure(here.home)):
         output.say(sentence)
+    offers = _settled(output, here, offers, wait) if wait else offers
+    lines = [_offer_line(one) for one in offers]
+    lines += ["its delivery is tried again"] if is_again else []
     waiting = candidates.waiting(here.db, found.id)
     lines.append(f"{len(waiting)} of {found.session} wait to be merged into {found.integration_branch}")
     data = {"session": found.session, "integration_branch": found.integration_branch, "waiting": len(waiting)}
     output.answer("\n".join(lines), data | {"offers": [_offer_data(one) for one in offers]})
+    has_come_back = wait and any(one.candidate and one.candidate.status in WENT_BACK for one in offers)
+    return ExitCode.FAILED if has_come_back else ExitCode.DONE
 
 
 def _chosen(here: Desk, found: Orchestration, role: str | None, *, is_offer: bool) -> list[Agent]:
@@ -103,6 +114,22 @@ def _offer_one(here: Desk, found: Orchestration, agent: Agent) -> Offer:
     return Offer(agent, candidates.offer_again(here.db, agent, head, now=host.now_ms()))
 
 
+def _settled(output: Output, here: Desk, offers: Sequence[Offer], seconds: float) -> list[Offer]:
+    """The offers as they stand when the hub has settled them all, or the time is over."""
+    open_ones = {one.candidate.id: one for one in offers if one.candidate and one.candidate.status in OFFERED}
+    deadline, now = time.monotonic() + seconds, dict[int, Candidate]()
+    with progress.counted(output, "the merge hub merges and checks", len(open_ones)) as tell:
+        while len(now) < len(open_ones) and time.monotonic() < deadline:
+            for number in open_ones.keys() - now.keys():
+                if (one := candidates.get(here.db, number)).status not in OFFERED:
+                    now[number] = one
+                    tell(f"{open_ones[number].agent.role} is {one.status}")
+            time.sleep(_LOOK_AGAIN_SECONDS)
+    return [
+        replace(one, candidate=now.get(one.candidate.id, one.candidate)) if one.candidate else one for one in offers
+    ]
+
+
 def _integration(found: Orchestration) -> str:
     return removals.branch_commit(found.project, found.integration_branch) or found.starting_commit
 
@@ -141,9 +168,9 @@ def _show_what_would(output: Output, found: Orchestration, chosen: Sequence[Agen
     if found.starting_branch and (start := removals.branch_commit(found.project, found.starting_branch)):
         targets["starting branch"] = start
     lines, data = [f"{found.session}: {found.integration_branch}, {found.starting_branch or 'a detached HEAD'}"], []
-    for agent in chosen:
-        head = removals.branch_commit(found.project, agent.branch)
-        into = {name: _would(found, target, head) for name, target in targets.items()}
+    with progress.counted(output, "merges are tried, without a checkout", len(chosen)) as tell:
+        tried = [_try_each(found, targets, agent, tell) for agent in chosen]
+    for agent, (head, into) in zip(chosen, tried, strict=True):
         lines += [f"  {agent.role:20}  {name + ':':16} {said}" for name, (said, _) in into.items()]
         data.append(
             {
@@ -155,6 +182,16 @@ def _show_what_would(output: Output, found: Orchestration, chosen: Sequence[Agen
             }
         )
     output.answer("\n".join([*lines, "nothing was changed"]), data)
+
+
+def _try_each(
+    found: Orchestration, targets: Mapping[str, str], agent: Agent, tell: Callable[[str], None]
+) -> tuple[str | None, dict[str, tuple[str, tuple[str, ...]]]]:
+    """The head of a branch, and what its merge into each target would come to."""
+    head = removals.branch_commit(found.project, agent.branch)
+    into = {name: _would(found, target, head) for name, target in targets.items()}
+    tell(agent.role)
+    return head, into
 
 
 def _would(found: Orchestration, target: str, head: str | None) -> tuple[str, tuple[str, ...]]:

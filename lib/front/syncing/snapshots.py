@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,14 @@ import click
 
 from lib import agents, config, errands, host, orchestrations, safekeeping
 from lib.errors import ExitCode, NotFound, Usage
-from lib.front import cli
+from lib.front import cli, progress
 from lib.front.cli import Output
 from lib.front.syncing import main
 from lib.front.syncing.desk import desk, of_session, team
 from lib.git import snapshots, worktrees
 from lib.git.snapshots import Note, Snapshot
 from lib.models import Orchestration
+from lib.records import dataclass
 from lib.safekeeping import Kept
 from lib.status import ago
 
@@ -35,6 +35,8 @@ class Numbered:
 
 
 # -- snapshot --
+
+_TAKING = "snapshots of worktrees are taken"
 
 
 @cli.verb(
@@ -54,15 +56,17 @@ def snapshot(output: Output, session: str | None, is_all: bool) -> int:
         raise Usage("give SESSION or --all, not both")
     here = desk()
     if is_all:
-        with errands.working(here.home, safekeeping.ERRAND):
-            kept = safekeeping.keep_live(here.db, why="every 30 minutes", now=host.now_ms())
+        many = len(agents.live(here.db))
+        with errands.working(here.home, safekeeping.ERRAND), progress.counted(output, _TAKING, many) as tell:
+            kept = safekeeping.keep_live(here.db, why="every 30 minutes", now=host.now_ms(), tell=tell)
             if safekeeping.is_pruning_due(here.db, now=host.now_ms()):
                 days = config.load().git.snapshot_days
                 pruned = safekeeping.prune(here.db, days=days, now=host.now_ms())
                 output.detail(f"pruned {len(pruned)} snapshots older than {days} days")
     else:
-        found = team(here, session)
-        kept = safekeeping.keep(here.db, agents.of_orchestration(here.db, found.id), why="asked for", now=host.now_ms())
+        mates = agents.of_orchestration(here.db, team(here, session).id)
+        with progress.counted(output, _TAKING, len(mates)) as tell:
+            kept = safekeeping.keep(here.db, mates, why="asked for", now=host.now_ms(), tell=tell)
     output.answer("\n".join(map(_kept_line, kept)) or "no team is running", [_kept_data(one) for one in kept])
     return ExitCode.FAILED if any(one.problem for one in kept) else ExitCode.DONE
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lib import config, daemon, host, orchestrations, safekeeping
+from lib import agents, config, host, orchestrations, safekeeping, service
 from lib.errors import ExitCode, OrchestratorError, Usage
-from lib.front import cli
+from lib.front import cli, progress
 from lib.front.cli import Output
 from lib.front.syncing import main
 from lib.front.syncing.desk import Desk, desk, of_session, team
@@ -36,8 +36,8 @@ MINUTE_MS = 60_000
 def start(output: Output) -> int:
     """Have the scheduler run, which brings worktrees together by itself, and say what it does."""
     home = config.state_home()
-    said = daemon.ensure(home)
-    process = daemon.running(home)
+    said = service.ensure(home)
+    process = service.running(home)
     first = said or f"the scheduler runs already (pid {process.pid if process else 'unknown'})"
     deeds = _deeds()
     output.answer(
@@ -92,8 +92,10 @@ def sync(output: Output, session: str | None, is_all: bool, force: bool, rebase:
     lines: list[str] = []
     data: list[dict[str, Any]] = []
     has_failed = False
-    for one in found:
-        done, problem = _sync(here, one, rebase, favour)
+    many = sum(len(agents.of_orchestration(here.db, one.id)) for one in found)
+    with progress.counted(output, "the starting branch comes into the agents' branches", many) as tell:
+        results = [(one, *_sync(here, one, rebase, favour, tell)) for one in found]
+    for one, done, problem in results:
         lines += [f"{one.session}: {problem}"] if problem else [line for each in done for line in _lines(one, each)]
         data.append(_data(one, done, problem))
         has_failed |= bool(problem) or any(each.result in (Result.CONFLICT, Result.REFUSED) for each in done)
@@ -103,11 +105,14 @@ def sync(output: Output, session: str | None, is_all: bool, force: bool, rebase:
     return ExitCode.FAILED if has_failed else ExitCode.DONE
 
 
-def _sync(here: Desk, found: Orchestration, rebase: bool, favour: Strategy | None) -> tuple[list[Done], str | None]:
+def _sync(
+    here: Desk, found: Orchestration, rebase: bool, favour: Strategy | None, tell: Callable[[str], None]
+) -> tuple[list[Done], str | None]:
     """What became of each worktree, or why none was begun: another team must not be kept waiting by it."""
     try:
         orchestrations.check_runs(found)
-        done = bringing.bring_in(here.db, here.home, found, rebase=rebase, favour=favour, now=host.now_ms())
+        now = host.now_ms()
+        done = bringing.bring_in(here.db, here.home, found, rebase=rebase, favour=favour, now=now, tell=tell)
     except OrchestratorError as error:
         return [], error.sentence
     return done, None
@@ -115,7 +120,7 @@ def _sync(here: Desk, found: Orchestration, rebase: bool, favour: Strategy | Non
 
 def _deliver(output: Output, home: Path) -> None:
     """Agents are to hear now of what was done in their worktrees."""
-    if said := daemon.ensure(home):
+    if said := service.ensure(home):
         output.say(said)
 
 
@@ -146,7 +151,9 @@ def resolve(output: Output, session: str, strategy: str | None) -> int:
         raise Usage("say whose lines count", hint="--strategy ours, theirs or union")
     here = desk()
     found = of_session(here.db, session)[-1]
-    done = bringing.settle(here.db, here.home, found, Strategy(strategy), now=host.now_ms())
+    many = len(agents.of_orchestration(here.db, found.id))
+    with progress.counted(output, "conflicts are settled", many) as tell:
+        done = bringing.settle(here.db, here.home, found, Strategy(strategy), now=host.now_ms(), tell=tell)
     if any(one.result in (Result.SETTLED, Result.PARTLY_SETTLED) for one in done):
         _deliver(output, here.home)
     lines = [line for one in done if one.result is not Result.NOTHING_TO_SETTLE for line in _lines(found, one)]
